@@ -1,0 +1,180 @@
+package mutlog
+
+import (
+	"context"
+	"fmt"
+)
+
+// Check verifies the whole store: its structure first, then every rule for the
+// log of every user. It calls report with each fault, which names its place;
+// an error says that it could not go on.
+func Check(ctx context.Context, store Store, report func(problem string)) error {
+	sound := true
+	err := store.Check(ctx, func(problem string) {
+		sound = false
+		report(problem)
+	})
+	if err != nil || !sound {
+		return err // rules would only repeat what is wrong below them
+	}
+	return store.Users(ctx, func(user User) error {
+		c := &logChecker{head: Beginning, user: user, report: report}
+		for {
+			more := false
+			err := store.View(ctx, user, func(tx Reader) (err error) {
+				more, err = c.next(tx)
+				return err
+			})
+			if err != nil {
+				return fmt.Errorf("user %q: %w", user, err)
+			}
+			if !more {
+				return nil
+			}
+		}
+	})
+}
+
+// CheckUser verifies the rules of one log in one state of it.
+func CheckUser(tx Reader, user User, report func(problem string)) error {
+	c := &logChecker{head: Beginning, user: user, report: report}
+	for more := true; more; {
+		var err error
+		if more, err = c.next(tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logChecker goes through one log from its beginning.
+type logChecker struct {
+	user   User
+	report func(string)
+	head   Timestamp
+}
+
+func (c *logChecker) fault(at Timestamp, format string, args ...any) {
+	c.report(fmt.Sprintf("user %q, mutation %d: ", c.user, at) + fmt.Sprintf(format, args...))
+}
+
+// next checks a few batches; more tells that there are others.
+func (c *logChecker) next(tx Reader) (more bool, err error) {
+	batches, err := tx.Batches(c.head, 1000)
+	if err != nil {
+		return false, err
+	}
+	for _, b := range batches {
+		if err := c.batch(tx, b); err != nil {
+			return false, err
+		}
+	}
+	if len(batches) > 0 {
+		return true, nil
+	}
+	head, err := tx.Head()
+	if err == nil && head > c.head {
+		c.fault(head, "it is the head, but the log ends with %d", c.head)
+	}
+	return false, err
+}
+
+// batch checks one batch on top of the state before it.
+func (c *logChecker) batch(tx Reader, b *Batch) error {
+	if len(b.Entries) == 0 {
+		c.fault(c.head, "a batch without mutations follows")
+		return nil
+	}
+	if b.Previous != c.head {
+		c.fault(b.First(), "its batch follows %d, the head before it is %d", b.Previous, c.head)
+	}
+	if b.Base > b.Previous {
+		c.fault(b.First(), "its batch was pushed on %d, later than the head before it, %d", b.Base, b.Previous)
+	}
+	before, err := c.before(tx, b)
+	if err != nil {
+		return err
+	}
+	for i := range b.Entries {
+		c.entry(&b.Entries[i], before[i])
+	}
+	return c.receipt(tx, b)
+}
+
+// before returns the newest mutation of each entry's resource before it.
+func (c *logChecker) before(tx Reader, b *Batch) ([]*Entry, error) {
+	refs := make([]Ref, len(b.Entries))
+	for i := range b.Entries {
+		refs[i] = b.Entries[i].Ref()
+	}
+	before, err := tx.Newest(refs, b.Previous)
+	if err != nil {
+		return nil, err
+	}
+	inBatch := map[Ref]*Entry{}
+	for i := range b.Entries {
+		if e := inBatch[refs[i]]; e != nil {
+			before[i] = e
+		}
+		inBatch[refs[i]] = &b.Entries[i]
+	}
+	return before, nil
+}
+
+// entry checks one mutation, whose resource had the newest mutation before.
+func (c *logChecker) entry(e *Entry, before *Entry) {
+	t := e.Timestamp
+	if t <= c.head || t < 1 || t > MaxTimestamp {
+		c.fault(t, "it follows %d and is not later, or out of range (rule 3)", c.head)
+	}
+	c.head = t
+	if !ValidResource(e.Resource) || !ValidResourceID(e.ResourceID) {
+		c.fault(t, "its resource is %q %q (rule 5)", e.Resource, e.ResourceID)
+	}
+	for _, data := range [][]byte{e.Data, e.State} {
+		if data != nil && (data[0] != '{' || !validJSON(data) || nesting(data) > maxNesting || hasNUL(data)) {
+			c.fault(t, "its data is no valid JSON object (rule 5)")
+			return
+		}
+	}
+	if (e.Type == Create || e.Type == Update) && e.Data == nil {
+		c.fault(t, "a %s without data (rule 5)", e.Type)
+		return
+	}
+	want := *e
+	want.follow(before)
+	switch {
+	case want.Prev != e.Prev:
+		c.fault(t, "it says that the mutation of its resource before it is %d, which is %d", e.Prev, want.Prev)
+	case want.Born != e.Born:
+		c.fault(t, "it says that its resource lives since %d, which is %d (rule 13)", e.Born, want.Born)
+	case want.Live() != e.Live() || e.Live() && !equalJSON(want.State, e.State):
+		c.fault(t, "the data after it is not what its resource's past makes it (rule 6)")
+	}
+}
+
+// receipt checks that b is found when its push comes again (rules 10 and 11).
+func (c *logChecker) receipt(tx Reader, b *Batch) error {
+	var found []*Batch
+	if b.Key != "" {
+		one, err := tx.BatchByKey(b.Key)
+		if err != nil {
+			return err
+		}
+		if one != nil {
+			found = append(found, one)
+		}
+	} else {
+		var err error
+		if found, err = tx.BatchesOn(b.Base); err != nil {
+			return err
+		}
+	}
+	for _, f := range found {
+		if f.First() == b.First() {
+			return nil
+		}
+	}
+	c.fault(b.First(), "its batch would not be recognised if it were pushed again (rules 10 and 11)")
+	return nil
+}

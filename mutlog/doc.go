@@ -1,0 +1,47 @@
+// Package mutlog is the rules of the mutation log, and nothing else: no HTTP,
+// no disk, and a clock that is handed in. Tests cite the rules by number.
+//
+//  1. Every user has one log. Logs never mix: whatever is asked of one, no
+//     other has a part in the answer.
+//  2. A log is append-only. Its head is the timestamp of its newest mutation,
+//     or -1 while it is empty, and never goes back.
+//  3. Timestamps are integer Unix milliseconds from 1 to 2^53-1, strictly
+//     increasing in a log: the first of a batch gets max(now, head + 1), each
+//     further one the next, whatever the clock does.
+//  4. A cursor is exact decimal text for an integer from -1 to 2^53-1.
+//  5. A mutation has a type, a resource ^[A-Z][A-Z0-9_]{0,63}$, a resourceId of
+//     1 to 128 printable bytes, which only a CREATE may leave to the server,
+//     and, unless it is a DELETE, an object as data: strict JSON without NUL,
+//     at most 64 levels deep, within the limit of bytes. It is kept and given
+//     back byte for byte.
+//  6. A CREATE sets its resource to data, whatever was there; an UPDATE applies
+//     data as a JSON Merge Patch (RFC 7396), to {} if the resource is missing
+//     or deleted; a DELETE leaves a tombstone, also of what was never there.
+//     The data of a resource stays within the limit of bytes, too.
+//  7. A batch is applied whole or not at all, and is durable before the answer.
+//  8. A push is applied only if its cursor is the head. Otherwise it is refused
+//     and changes nothing.
+//  9. An empty batch checks the cursor, changes nothing and is not remembered.
+//  10. A push without a key that has the cursor, the mutations and the client
+//     of an applied batch without a key is that batch again: it is answered as
+//     the first was and applies nothing, even when the head has moved on.
+//  11. A push with a key is that batch again which was applied with the key, if
+//     the mutations are the same, whatever the cursor; if they are others, it
+//     is refused. It is never taken for one with another key or none.
+//  12. A refusal tells which of its mutations collide: those whose resource has
+//     changed since the cursor, with both branches. A push that asks to be
+//     merged is applied behind the head if none does, provided the log can
+//     vouch for its cursor, and its answer holds what a pull of the cursor
+//     would have given just before.
+//  13. A pull of a cursor gives each resource whose newest mutation is later,
+//     once, in the order of those mutations, with its complete state: CREATE if
+//     its present life began later than the cursor, else UPDATE, or DELETE if
+//     it is a tombstone. A life begins with the mutation that makes a missing
+//     or deleted resource live. A cursor above 0 later than the head is refused.
+//  14. A pull of -1 gives the snapshot: every live resource as CREATE.
+//  15. A pull gives one state of the log, all of it unless a limit or page was
+//     asked for, in bounded memory and without holding up any push. Pages that
+//     continue after the last timestamp seen skip nothing, because a change
+//     moves its resource behind it.
+//  16. The history is the raw log: every mutation as it was accepted, in order.
+package mutlog

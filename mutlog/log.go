@@ -1,0 +1,187 @@
+package mutlog
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// Log is all that a server may ask of the logs of its users.
+type Log struct {
+	store  Store
+	limits Limits
+
+	// Now is the clock that stamps mutations.
+	Now func() time.Time
+
+	// NewID makes the identifiers of resources that come without one: ULIDs.
+	NewID func() string
+}
+
+// New returns the logs that store keeps.
+func New(store Store, limits Limits) *Log {
+	return &Log{store: store, limits: limits, Now: time.Now, NewID: func() string { return ulid.Make().String() }}
+}
+
+// Head returns the head of the log of user, or Beginning while it is empty.
+func (l *Log) Head(ctx context.Context, user User) (head Timestamp, err error) {
+	err = l.store.View(ctx, user, func(tx Reader) error {
+		head, err = tx.Head()
+		return err
+	})
+	return head, err
+}
+
+// Push is a batch of mutations that a device wants applied.
+type Push struct {
+	Base      Timestamp  // the cursor of the device
+	Mutations []Mutation // as DecodePush returns them
+	Client    string     // the x-client-id, or ""
+	Key       string     // the Idempotency-Key, or ""
+	Merge     bool       // apply it behind what it does not collide with
+}
+
+// Pushed is the answer to a push.
+type Pushed struct {
+	// Head is the head of the log after the batch, at the time it was applied.
+	Head Timestamp
+
+	// Mutations are those of the push in its order, with the identifiers and
+	// timestamps they got and the data of their resources after each.
+	Mutations []Mutation
+
+	// Replayed tells that the batch had been applied before.
+	Replayed bool
+
+	// Changes is what a pull of the push's cursor would have answered just
+	// before the batch; nil unless the push asked to be merged.
+	Changes *Changes
+}
+
+// Push applies p whole or not at all, durably before it returns, and at most
+// once however often p comes (rules 7 to 12). It refuses with *OutOfSyncError,
+// ErrKeyReused or *ValidationError; then nothing has changed.
+func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
+	var batch *Batch
+	var replayed bool
+	var head Timestamp
+	err := l.store.Update(ctx, user, func(tx Tx) (err error) {
+		if head, err = tx.Head(); err != nil {
+			return err
+		}
+		batch, err = receipt(tx, head, &p)
+		if replayed = batch != nil; replayed || err != nil {
+			return err
+		}
+		if err := admit(tx, head, &p); err != nil {
+			return err
+		}
+		if len(p.Mutations) == 0 {
+			return nil
+		}
+		if batch, err = l.apply(tx, head, &p); err != nil {
+			return err
+		}
+		return tx.Append(batch)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if batch == nil {
+		batch = &Batch{Base: p.Base, Previous: head}
+	}
+	return l.pushed(user, &p, batch, replayed), nil
+}
+
+// admit checks the cursor of a push (rules 8, 9 and 12).
+func admit(tx Reader, head Timestamp, p *Push) error {
+	if p.Base == head {
+		return nil
+	}
+	refusal := &OutOfSyncError{Reason: StaleCursor, Client: p.Base, Server: head}
+	switch {
+	case head == Beginning:
+		refusal.Reason = FirstSync
+	case p.Base > head:
+		refusal.Reason = CursorAhead
+	}
+	var err error
+	if refusal.Conflicts, err = conflicts(tx, head, p); err != nil {
+		return err
+	}
+	if p.Merge && refusal.Reason == StaleCursor && len(refusal.Conflicts) == 0 {
+		return nil
+	}
+	return refusal
+}
+
+// apply makes the batch that p becomes on top of head (rules 3, 6 and 7).
+func (l *Log) apply(tx Reader, head Timestamp, p *Push) (*Batch, error) {
+	first, err := next(l.Now(), head, len(p.Mutations))
+	if err != nil {
+		return nil, err
+	}
+	newest, err := tx.Newest(refs(p.Mutations), head)
+	if err != nil {
+		return nil, err
+	}
+	batch := &Batch{Base: p.Base, Previous: head, Client: p.Client, Key: p.Key, Entries: make([]Entry, len(p.Mutations))}
+	inBatch := make(map[Ref]*Entry, len(p.Mutations))
+	for i, m := range p.Mutations {
+		e := &batch.Entries[i]
+		e.Mutation = m
+		e.Timestamp = first + Timestamp(i)
+		if e.Assigned = m.ResourceID == ""; e.Assigned {
+			e.ResourceID = l.NewID()
+		}
+		before := inBatch[e.Ref()]
+		if before == nil {
+			before = newest[i]
+		}
+		e.follow(before)
+		if len(e.State) > l.limits.DataBytes {
+			return nil, &ValidationError{Faults: []Fault{{i, "data",
+				fmt.Sprintf("Data must not exceed %d bytes at mutation[%d]", l.limits.DataBytes, i)}}}
+		}
+		inBatch[e.Ref()] = e
+	}
+	return batch, nil
+}
+
+// follow sets what e leaves of its resource, whose newest mutation so far is
+// before, or nil (rule 6).
+func (e *Entry) follow(before *Entry) {
+	var state []byte
+	e.Prev, e.Born = Beginning, e.Timestamp
+	if before != nil {
+		if e.Prev = before.Timestamp; before.Live() {
+			state, e.Born = before.State, before.Born
+		}
+	}
+	switch e.Type {
+	case Create:
+		e.State = e.Data
+	case Update:
+		e.State = MergePatch(state, e.Data)
+	case Delete:
+		e.State, e.Born = nil, Beginning
+	}
+}
+
+// pushed makes the answer to p, which has become batch.
+func (l *Log) pushed(user User, p *Push, batch *Batch, replayed bool) *Pushed {
+	answer := &Pushed{Head: batch.Previous, Replayed: replayed, Mutations: make([]Mutation, len(batch.Entries))}
+	for i := range batch.Entries {
+		e := &batch.Entries[i]
+		answer.Mutations[i] = e.Mutation
+		answer.Mutations[i].Data = e.State
+		answer.Head = e.Timestamp
+	}
+	if p.Merge {
+		answer.Changes = &Changes{Head: batch.Previous, log: l, user: user,
+			query: Query{Since: batch.Base}, upTo: batch.Base}
+	}
+	return answer
+}

@@ -1,0 +1,115 @@
+package mutlog
+
+import (
+	"strconv"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Type says what a mutation does to its resource (rule 6).
+type Type string
+
+// The types of mutation.
+const (
+	Create Type = "CREATE"
+	Update Type = "UPDATE"
+	Delete Type = "DELETE"
+)
+
+// Mutation is one change of one resource, as devices send and receive it; its
+// JSON is the wire shape.
+type Mutation struct {
+	Type Type
+
+	// Resource is the kind of the resource: ^[A-Z][A-Z0-9_]{0,63}$.
+	Resource string
+
+	// ResourceID says which one: 1 to 128 bytes of printable UTF-8. It is
+	// empty in a CREATE whose identifier the server is to assign.
+	ResourceID string
+
+	// Data is a JSON object as its client wrote it, byte for byte, or nil.
+	Data []byte
+
+	// Timestamp is assigned by the server; 0 in a mutation that is sent.
+	Timestamp Timestamp
+}
+
+// Ref names one resource of a user.
+type Ref struct {
+	Resource   string
+	ResourceID string
+}
+
+// Ref returns the resource that m changes.
+func (m *Mutation) Ref() Ref { return Ref{m.Resource, m.ResourceID} }
+
+// AppendJSON appends the wire shape of m to dst. Data is left out where it is
+// nil, and the timestamp where it is 0.
+func (m *Mutation) AppendJSON(dst []byte) []byte {
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, m.Type...)
+	dst = append(dst, `","resource":"`...)
+	dst = append(dst, m.Resource...)
+	dst = append(dst, '"')
+	if m.ResourceID != "" {
+		dst = append(dst, `,"resourceId":`...)
+		dst = AppendQuoted(dst, m.ResourceID)
+	}
+	if m.Data != nil {
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, m.Data...)
+	}
+	if m.Timestamp != 0 {
+		dst = append(dst, `,"timestamp":`...)
+		dst = strconv.AppendInt(dst, int64(m.Timestamp), 10)
+	}
+	return append(dst, '}')
+}
+
+// MarshalJSON returns the wire shape of m.
+func (m Mutation) MarshalJSON() ([]byte, error) { return m.AppendJSON(nil), nil }
+
+// AppendQuoted appends s as a JSON string to dst.
+func AppendQuoted(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			dst, _ = jsontext.AppendQuote(dst, s) // its only error is invalid UTF-8, which it replaces
+			return dst
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
+
+// ValidResource reports whether s can be the name of a kind of resource:
+// ^[A-Z][A-Z0-9_]{0,63}$.
+func ValidResource(s string) bool {
+	if len(s) < 1 || len(s) > 64 || s[0] < 'A' || s[0] > 'Z' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !('A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidResourceID reports whether s can be the identifier of a resource: 1 to
+// 128 bytes of valid UTF-8 that prints, that is without control and format
+// characters, private use and line or paragraph separators.
+func ValidResourceID(s string) bool {
+	if len(s) < 1 || len(s) > 128 || !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || r > 0x7f && unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,135 @@
+package mutlog
+
+import "context"
+
+// User names whose log it is: 1 to 255 bytes without control characters.
+type User string
+
+// Entry is one mutation as the log keeps it.
+type Entry struct {
+	// Mutation is what was accepted: Data is the data of a CREATE or the patch
+	// of an UPDATE, as it was sent.
+	Mutation
+
+	// Assigned tells that the server chose the ResourceID.
+	Assigned bool
+
+	// State is the data of the resource after this mutation; nil if that left
+	// a tombstone. It may share its bytes with Data.
+	State []byte
+
+	// Prev is the timestamp of the mutation of the same resource before this
+	// one, or Beginning. Following it goes back through the resource's past.
+	Prev Timestamp
+
+	// Born is the timestamp of the mutation that began the resource's present
+	// life, which may be this one; Beginning if this one left a tombstone.
+	Born Timestamp
+}
+
+// Live tells whether the resource exists after this mutation.
+func (e *Entry) Live() bool { return e.State != nil }
+
+// Batch is one push that was applied: its mutations, and what recognises the
+// same push when it comes again (its receipt).
+type Batch struct {
+	// Base is the cursor that the push came with.
+	Base Timestamp
+
+	// Previous is the head of the log before this batch. It differs from Base
+	// if the push was merged.
+	Previous Timestamp
+
+	// Client is the x-client-id of the push, or "".
+	Client string
+
+	// Key is the Idempotency-Key of the push, or "".
+	Key string
+
+	// Entries are the mutations, at least one, with consecutive timestamps.
+	Entries []Entry
+}
+
+// First returns the timestamp of the first mutation of b.
+func (b *Batch) First() Timestamp { return b.Entries[0].Timestamp }
+
+// Head returns the timestamp of the newest mutation of b: the head of the log
+// after it.
+func (b *Batch) Head() Timestamp { return b.Entries[len(b.Entries)-1].Timestamp }
+
+// Store keeps the logs of all users. It decides nothing: no rule, no clock, no
+// validation. This is the contract of every backend; the conformance suite in
+// package store holds them to it.
+//
+//   - Updates of one user are serialised across goroutines, processes and
+//     restarts. Users share nothing: the updates of different users may be
+//     committed together.
+//   - When Update returns nil, what it appended is on disk, and every View that
+//     starts later sees it. When fn fails, nothing of it is visible and its
+//     error comes back unchanged.
+//   - fn may run more than once, and must have no effect but through tx. It
+//     must not keep tx, nor wait for anything but tx.
+//   - Everything that tx hands out belongs to the caller, also after fn.
+//   - Missing is never an error.
+//   - Errors of the store itself wrap ErrUnavailable, ErrOutcomeUnknown or
+//     ErrCorrupt.
+type Store interface {
+	// View runs fn on one consistent state of the log of user.
+	View(ctx context.Context, user User, fn func(tx Reader) error) error
+
+	// Update runs fn on the newest state of the log of user and makes what it
+	// appended durable.
+	Update(ctx context.Context, user User, fn func(tx Tx) error) error
+
+	// Users calls fn with every user who has a log, in any order, until fn
+	// fails. It works in steps; a user who appears meanwhile may be missed.
+	Users(ctx context.Context, fn func(User) error) error
+
+	// Check verifies the backend's own structure and checksums and calls
+	// report with each fault, which names its place. It does not know the
+	// rules of the log; the Check of this package does.
+	Check(ctx context.Context, report func(problem string)) error
+
+	// Close waits for what is under way and releases the store.
+	Close() error
+}
+
+// Reader reads the log of one user.
+type Reader interface {
+	// Head returns the timestamp of the newest mutation, or Beginning. It is
+	// one look-up, whatever the size of the log.
+	Head() (Timestamp, error)
+
+	// Newest returns, for each of refs, the newest mutation of that resource
+	// that is not later than at, or nil if there is none.
+	Newest(refs []Ref, at Timestamp) ([]*Entry, error)
+
+	// BatchByKey returns the batch that was pushed with the Idempotency-Key, or
+	// nil.
+	BatchByKey(key string) (*Batch, error)
+
+	// BatchesOn returns the batches that were pushed without a key on the
+	// cursor base, merged ones included.
+	BatchesOn(base Timestamp) ([]*Batch, error)
+
+	// Batches returns batches in order, as far as they have mutations later
+	// than after: as many as make up about n mutations, fewer if they are large
+	// but at least one if there is any.
+	Batches(after Timestamp, n int) ([]*Batch, error)
+
+	// Changes reads a stretch of the log of about n mutations, fewer if they
+	// are large but at least one, from those later than after and not later
+	// than until. It returns, in order, those of them that are the newest of
+	// their resource as of until, and the timestamp up to which it read: until,
+	// once there is no more. A stretch can be without changes.
+	Changes(after, until Timestamp, n int) (changes []Entry, upTo Timestamp, err error)
+}
+
+// Tx reads and extends the log of one user.
+type Tx interface {
+	Reader
+
+	// Append adds batch to the log and to what BatchByKey and BatchesOn find.
+	// It may be called once, last, with a batch whose Previous is the head.
+	Append(batch *Batch) error
+}

@@ -1,0 +1,378 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sort"
+
+	"tidemark/mutlog"
+)
+
+// The index
+//
+// The index of a user leads from a resource to its newest mutation. Written
+// with each push, it would cost one leaf of the B+tree for each mutation. So a
+// push leaves it alone, and the newest batches of a log, its tail, are searched
+// by their tags. Once the tail has grown to tailBatches or tailEntries, the
+// push that makes it so settles it: all its entries go into the index at once,
+// and that batch is marked as settled. A small log never has an index at all.
+//
+// A chunk of the index holds up to chunkEntries entries in the order of their
+// hashes, which is the first 16 bytes of the SHA-256 of resource, NUL and
+// resourceId: too long for two resources to share one.
+//
+//	u32   CRC-32C of the key and all that follows
+//	n × { 16 bytes hash, u64 timestamp of the newest mutation }
+//
+// The key of a chunk is the first 7 bytes of the lowest hash that may be in it;
+// the next chunk's key bounds it above. The first one's is 0.
+const (
+	tailBatches  = 32
+	tailEntries  = 512
+	chunkEntries = 160
+	indexEntry   = hashSize + 8
+	hashSize     = 16
+)
+
+type hash [hashSize]byte
+
+func hashRef(resource, id string) hash {
+	var buf [256]byte
+	b := append(append(append(buf[:0], resource...), 0), id...)
+	sum := sha256.Sum256(b)
+	return hash(sum[:hashSize])
+}
+
+func (h *hash) tag() uint32 { return binary.BigEndian.Uint32(h[:]) }
+
+// bound returns the part of h that keys of chunks are compared by.
+func (h *hash) bound() mutlog.Timestamp {
+	return mutlog.Timestamp(binary.BigEndian.Uint64(h[:]) >> 8)
+}
+
+// search is the search for the newest mutation of one resource.
+type search struct {
+	hash  hash
+	ref   mutlog.Ref
+	index int // of the caller's
+	found mutlog.Timestamp
+}
+
+// newest finds the timestamps of the newest mutations that are not later than
+// at, or Beginning. It orders searches by hash.
+func (tx *boltTx) newest(searches []search, at mutlog.Timestamp) error {
+	for i := range searches {
+		s := &searches[i]
+		s.hash, s.found = hashRef(s.ref.Resource, s.ref.ResourceID), mutlog.Beginning
+	}
+	slices.SortFunc(searches, func(a, b search) int { return bytes.Compare(a.hash[:], b.hash[:]) })
+	if err := tx.searchTail(searches, at); err != nil {
+		return err
+	}
+	return tx.searchIndex(searches, at)
+}
+
+// readTail reads the batches behind the index, the newest first.
+func (tx *boltTx) readTail() error {
+	if tx.tailRead {
+		return nil
+	}
+	r, ok, err := tx.last()
+	for ; ok && err == nil; r, ok, err = tx.record(tx.cursor.Prev()) {
+		if tx.hasSettled = r.settled; r.settled {
+			break
+		}
+		tx.tail = append(tx.tail, r)
+	}
+	tx.tailRead = true
+	return err
+}
+
+func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
+	if err := tx.readTail(); err != nil {
+		return err
+	}
+	for _, r := range tx.tail {
+		var entries []mutlog.Entry
+		for i := r.n - 1; i >= 0; i-- {
+			t := r.first + mutlog.Timestamp(i)
+			if t > at {
+				continue
+			}
+			tag := r.tag(i)
+			j := sort.Search(len(searches), func(j int) bool { return searches[j].hash.tag() >= tag })
+			for ; j < len(searches) && searches[j].hash.tag() == tag; j++ {
+				if searches[j].found != mutlog.Beginning {
+					continue
+				}
+				if entries == nil {
+					var err error
+					if entries, err = r.appendEntries(nil); err != nil {
+						return err
+					}
+				}
+				if entries[i].Ref() == searches[j].ref {
+					searches[j].found = t
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp) error {
+	if !tx.hasSettled {
+		return nil
+	}
+	var c chunk
+	for i := range searches {
+		s := &searches[i]
+		if s.found != mutlog.Beginning {
+			continue
+		}
+		if c.entries == nil || s.hash.bound() >= c.upper {
+			var err error
+			if c, err = tx.chunkOf(s.hash.bound()); err != nil {
+				return err
+			}
+		}
+		t := c.find(s.hash)
+		// The index knows the newest of all; older ones are linked from there.
+		for t > at {
+			e, err := tx.entry(t)
+			if err != nil {
+				return err
+			}
+			t = e.Prev
+		}
+		s.found = t
+	}
+	return nil
+}
+
+// entry returns the mutation with the timestamp t.
+func (tx *boltTx) entry(t mutlog.Timestamp) (*mutlog.Entry, error) {
+	r, err := tx.at(t)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := r.appendEntries(make([]mutlog.Entry, 0, r.n))
+	if err != nil {
+		return nil, err
+	}
+	return &entries[t-r.first], nil
+}
+
+// Newest implements mutlog.Reader.
+func (tx *boltTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entry, error) {
+	searches := make([]search, len(refs))
+	for i, ref := range refs {
+		searches[i] = search{ref: ref, index: i}
+	}
+	if err := tx.newest(searches, at); err != nil {
+		return nil, err
+	}
+	newest := make([]*mutlog.Entry, len(refs))
+	for _, s := range searches {
+		if s.found == mutlog.Beginning {
+			continue
+		}
+		e, err := tx.entry(s.found)
+		if err != nil {
+			return nil, err
+		}
+		if e.Ref() != s.ref {
+			return nil, fmt.Errorf("%w: the index leads from %s %q to mutation %d, which is of another resource",
+				mutlog.ErrCorrupt, s.ref.Resource, s.ref.ResourceID, s.found)
+		}
+		newest[s.index] = e
+	}
+	return newest, nil
+}
+
+// dropSuperseded drops the entries that a later one of entries supersedes.
+func dropSuperseded(entries []mutlog.Entry) []mutlog.Entry {
+	dead := make([]bool, len(entries))
+	for i := range entries {
+		prev := entries[i].Prev
+		if prev < entries[0].Timestamp {
+			continue
+		}
+		j := sort.Search(i, func(j int) bool { return entries[j].Timestamp >= prev })
+		if j < i && entries[j].Timestamp == prev {
+			dead[j] = true
+		}
+	}
+	kept := entries[:0]
+	for i := range entries {
+		if !dead[i] {
+			kept = append(kept, entries[i])
+		}
+	}
+	return kept
+}
+
+// dropNotNewest drops the entries that were superseded up to until.
+func (tx *boltTx) dropNotNewest(entries []mutlog.Entry, until mutlog.Timestamp) ([]mutlog.Entry, error) {
+	searches := make([]search, len(entries))
+	for i := range entries {
+		searches[i] = search{ref: entries[i].Ref(), index: i}
+	}
+	if err := tx.newest(searches, until); err != nil {
+		return nil, err
+	}
+	newest := make([]mutlog.Timestamp, len(entries))
+	for _, s := range searches {
+		newest[s.index] = s.found
+	}
+	kept := entries[:0]
+	for i := range entries {
+		if entries[i].Timestamp == newest[i] {
+			kept = append(kept, entries[i])
+		}
+	}
+	return kept, nil
+}
+
+// chunk is one chunk of the index: the entries of the hashes whose bounds are
+// from lower to below upper.
+type chunk struct {
+	lower, upper mutlog.Timestamp
+	entries      []byte
+}
+
+func (c *chunk) len() int { return len(c.entries) / indexEntry }
+
+func (c *chunk) hash(i int) []byte { return c.entries[i*indexEntry:][:hashSize] }
+
+func (c *chunk) timestamp(i int) mutlog.Timestamp {
+	return mutlog.Timestamp(binary.BigEndian.Uint64(c.entries[i*indexEntry+hashSize:]))
+}
+
+// find returns the timestamp under h, or Beginning.
+func (c *chunk) find(h hash) mutlog.Timestamp {
+	i := sort.Search(c.len(), func(i int) bool { return bytes.Compare(c.hash(i), h[:]) >= 0 })
+	if i < c.len() && hash(c.hash(i)) == h {
+		return c.timestamp(i)
+	}
+	return mutlog.Beginning
+}
+
+// chunkOf returns the chunk that covers bound; while there is no index, an
+// empty one that covers all.
+func (tx *boltTx) chunkOf(bound mutlog.Timestamp) (chunk, error) {
+	c := chunk{upper: 1 << 56, entries: []byte{}}
+	k, v := tx.cursor.Seek(tx.prefix.key(kindIndex, bound))
+	if !tx.prefix.has(k, kindIndex) || keyNumber(k) != bound {
+		if tx.prefix.has(k, kindIndex) {
+			c.upper = keyNumber(k)
+		}
+		if k == nil {
+			k, v = tx.cursor.Last()
+		} else {
+			k, v = tx.cursor.Prev()
+		}
+		if !tx.prefix.has(k, kindIndex) {
+			return c, nil
+		}
+	} else if next, _ := tx.cursor.Next(); tx.prefix.has(next, kindIndex) {
+		c.upper = keyNumber(next)
+	}
+	if len(k) != keySize || !isSealed(k, v) || (len(v)-4)%indexEntry != 0 {
+		return c, fmt.Errorf("%w: the chunk of the index at %x", mutlog.ErrCorrupt, k)
+	}
+	c.lower, c.entries = keyNumber(k), v[4:]
+	return c, nil
+}
+
+// settle brings the index up to b, which is about to be appended, if the tail
+// has become long, and tells whether it did.
+func (tx *boltTx) settle(b *mutlog.Batch, w *write) (bool, error) {
+	if err := tx.readTail(); err != nil {
+		return false, err
+	}
+	n := len(b.Entries)
+	for _, r := range tx.tail {
+		n += r.n
+	}
+	if n < tailEntries && len(tx.tail)+1 < tailBatches {
+		return false, nil
+	}
+	updates, err := tx.tailUpdates(b, n)
+	if err != nil {
+		return false, err
+	}
+	for len(updates) > 0 {
+		c, err := tx.chunkOf(updates[0].hash.bound())
+		if err != nil {
+			return false, err
+		}
+		n := sort.Search(len(updates), func(i int) bool { return updates[i].hash.bound() >= c.upper })
+		tx.putChunk(c, updates[:n], w)
+		updates = updates[n:]
+	}
+	return true, nil
+}
+
+// tailUpdates returns the newest mutation of each resource in the tail and b,
+// in the order of hashes.
+func (tx *boltTx) tailUpdates(b *mutlog.Batch, n int) ([]search, error) {
+	updates := make([]search, 0, n)
+	add := func(entries []mutlog.Entry) {
+		for i := range entries {
+			e := &entries[i]
+			updates = append(updates, search{hash: hashRef(e.Resource, e.ResourceID), found: e.Timestamp})
+		}
+	}
+	var entries []mutlog.Entry
+	for _, r := range tx.tail {
+		var err error
+		if entries, err = r.appendEntries(entries[:0]); err != nil {
+			return nil, err
+		}
+		add(entries)
+	}
+	add(b.Entries)
+	slices.SortFunc(updates, func(a, b search) int {
+		if c := bytes.Compare(a.hash[:], b.hash[:]); c != 0 {
+			return c
+		}
+		return cmp.Compare(b.found, a.found) // the newest first, which is the one to keep
+	})
+	return slices.CompactFunc(updates, func(a, b search) bool { return a.hash == b.hash }), nil
+}
+
+// putChunk merges updates into c, and splits it if it becomes too large.
+func (tx *boltTx) putChunk(c chunk, updates []search, w *write) {
+	merged := make([]byte, 0, len(c.entries)+len(updates)*indexEntry)
+	i := 0
+	for _, u := range updates {
+		for i < c.len() && bytes.Compare(c.hash(i), u.hash[:]) < 0 {
+			merged = append(merged, c.entries[i*indexEntry:][:indexEntry]...)
+			i++
+		}
+		if i < c.len() && hash(c.hash(i)) == u.hash {
+			i++
+		}
+		merged = append(merged, u.hash[:]...)
+		merged = binary.BigEndian.AppendUint64(merged, uint64(u.found))
+	}
+	merged = append(merged, c.entries[i*indexEntry:]...)
+
+	n := len(merged) / indexEntry
+	pieces := (n + chunkEntries - 1) / chunkEntries
+	lower := c.lower
+	for p := range pieces {
+		part := merged[n*p/pieces*indexEntry : n*(p+1)/pieces*indexEntry]
+		if p > 0 {
+			h := hash(part[:hashSize])
+			lower = h.bound()
+		}
+		k := tx.prefix.key(kindIndex, lower)
+		w.put(k, sealed(k, append(make([]byte, 4, 4+len(part)), part...)))
+	}
+}
