@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"tidemark"
+	"tidemark/mutlog"
+	"tidemark/server"
+	"tidemark/store"
+)
+
+// Run serves until SIGTERM or SIGINT, or until the store fails.
+func (c *serveCommand) Run(io streams) error {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	logger, err := c.logger(io)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
+
+	s, err := store.Open(c.Store)
+	if err != nil {
+		return storeError(err)
+	}
+	defer s.Close()
+	l, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return &exitError{exitAddress, err}
+	}
+	limits := mutlog.Limits{Mutations: c.MaxMutations, DataBytes: c.MaxDataBytes}
+	api := server.New(server.Options{
+		Log:          mutlog.New(s, limits),
+		Limits:       limits,
+		MaxBodyBytes: c.MaxBodyBytes,
+		OpenAPI:      tidemark.OpenAPI,
+		Logger:       logger,
+	})
+	c.greet(io, l.Addr())
+	return c.serve(ctx, api, l, s, logger)
+}
+
+// serve answers requests on l until ctx is done or s has failed.
+func (c *serveCommand) serve(ctx context.Context, api *server.Server, l net.Listener, s store.Store, logger *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.Failed():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := api.Serve(ctx, l)
+	select {
+	case <-s.Failed():
+		return &exitError{exitStoreFailed, errors.New("the store failed; what was acknowledged is on disk, start again to serve it")}
+	default:
+	}
+	if err == nil {
+		err = s.Close()
+	}
+	logger.Info("stopped")
+	return err
+}
+
+func (c *serveCommand) validate() error {
+	switch {
+	case c.MaxBodyBytes < 1:
+		return usageError("--max-body-bytes must be at least 1")
+	case c.MaxMutations < 1:
+		return usageError("--max-mutations must be at least 1")
+	case c.MaxDataBytes < 2:
+		return usageError("--max-data-bytes must be at least 2")
+	case c.Store == "":
+		return usageError("--store must name a file")
+	}
+	host, _, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return usageError("--addr: %w", err)
+	}
+	if !c.InsecureOpen && !isLoopback(host) {
+		return usageError("--addr %s is not a loopback address, and there is no authentication: whoever reaches the server "+
+			"could read and write everything; --insecure-open allows that", c.Addr)
+	}
+	return nil
+}
+
+// isLoopback tells whether only this machine reaches host.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c *serveCommand) logger(io streams) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return nil, usageError("--log-level: %w", err)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(io.err, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(io.err, options)), nil
+}
+
+// greet says where the server is and how to try it.
+func (c *serveCommand) greet(io streams, addr net.Addr) {
+	fmt.Fprintf(io.out, "tidemark serves %s on http://%s\n", c.Store, addr)
+	if host, _, _ := net.SplitHostPort(addr.String()); isLoopback(host) {
+		fmt.Fprintln(io.out, "There is no authentication: every program on this machine can read and write everything.")
+	} else {
+		fmt.Fprintln(io.out, "WARNING: there is no authentication: whoever reaches this address can read and write everything.")
+	}
+	fmt.Fprintf(io.out, "Try it: curl 'http://%s/v1/sync?mutationsSince=0'\n", addr)
+}

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/oklog/ulid/v2"
+
+	"tidemark/mutlog"
+)
+
+// Values of headers that never change; sharing them spares an allocation each.
+var (
+	noStore = []string{"no-store"}
+	noSniff = []string{"nosniff"}
+)
+
+// frame is around every request: its id, the headers that every answer has,
+// what happens to a panic, and one line in the log.
+func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		start := time.Now()
+		id := requestID(c.Request())
+		h := c.Response().Header()
+		h["X-Request-Id"] = []string{id}
+		h["Cache-Control"] = noStore
+		h["X-Content-Type-Options"] = noSniff
+
+		defer func() {
+			if r := recover(); r != nil {
+				if r != http.ErrAbortHandler {
+					s.Logger.Error("panic", "request", id, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+				}
+				if r == http.ErrAbortHandler || c.Response().Committed {
+					s.logRequest(c, id, start)
+					panic(http.ErrAbortHandler) // cut the answer, so that nobody takes it for a whole one
+				}
+				s.answerError(errPanic, c)
+			}
+			s.logRequest(c, id, start)
+		}()
+		if err := next(c); err != nil {
+			s.answerError(err, c)
+		}
+		return nil
+	}
+}
+
+// requestID returns the client's own id of r if it is 1 to 128 printable ASCII
+// characters, else a new ULID.
+func requestID(r *http.Request) string {
+	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && len(ids[0]) <= 128 && printableASCII(ids[0]) {
+		return ids[0]
+	}
+	return ulid.Make().String()
+}
+
+// printableASCII reports whether s is not empty and all of 0x20 to 0x7e.
+func printableASCII(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+const (
+	userKey  = "user"  // of the echo.Context: the mutlog.User of the request
+	causeKey = "cause" // the error behind an answer that does not tell it
+)
+
+// logRequest writes the line of a request: never data, never credentials, and
+// of the URL only the path, because a query may hold what was meant for a
+// header.
+func (s *Server) logRequest(c echo.Context, id string, start time.Time) {
+	level := slog.LevelInfo
+	if c.Response().Status >= 500 {
+		level = slog.LevelError
+	}
+	ctx := c.Request().Context()
+	if !s.Logger.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", c.Request().Method),
+		slog.String("path", c.Request().URL.Path),
+		slog.Int("status", c.Response().Status),
+		slog.Int64("bytes", c.Response().Size),
+		slog.Duration("took", time.Since(start)),
+		slog.String("request", id),
+	}
+	if user, ok := c.Get(userKey).(mutlog.User); ok {
+		attrs = append(attrs, slog.String("user", string(user)))
+	}
+	if cause, ok := c.Get(causeKey).(error); ok {
+		attrs = append(attrs, slog.String("error", cause.Error()))
+	}
+	s.Logger.LogAttrs(ctx, level, "request", attrs...)
+}
