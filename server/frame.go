@@ -43,7 +43,13 @@ func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			s.logRequest(c, id, start)
 		}()
-		if err := next(c); err != nil {
+		var err error
+		if c.Request().Method == http.MethodOptions && c.Get(echo.ContextKeyHeaderAllow) != nil {
+			err = echo.ErrMethodNotAllowed // echo would answer by itself
+		} else {
+			err = next(c)
+		}
+		if err != nil {
 			s.answerError(err, c)
 		}
 		return nil

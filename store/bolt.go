@@ -324,13 +324,10 @@ func newBoltTx(logs *bolt.Bucket, user mutlog.User) *boltTx {
 
 // last returns the newest batch, or ok = false if there is none.
 func (tx *boltTx) last() (r record, ok bool, err error) {
-	k, v := tx.cursor.Seek(tx.prefix.key(kindBatch+1, 0))
-	if k == nil {
-		k, v = tx.cursor.Last()
-	} else {
-		k, v = tx.cursor.Prev()
+	if k, _ := tx.cursor.Seek(tx.prefix.key(kindBatch+1, 0)); k == nil {
+		return tx.record(tx.cursor.Last())
 	}
-	return tx.record(k, v)
+	return tx.record(tx.cursor.Prev())
 }
 
 // record parses the batch at k; ok is false if k is no batch of this user.
@@ -355,11 +352,9 @@ func (tx *boltTx) from(after mutlog.Timestamp) (r record, ok bool, err error) {
 		return r, ok, err
 	}
 	if k == nil {
-		k, v = tx.cursor.First()
-	} else {
-		k, v = tx.cursor.Next()
+		return tx.record(tx.cursor.First())
 	}
-	return tx.record(k, v)
+	return tx.record(tx.cursor.Next())
 }
 
 // at returns the batch that holds the mutation with the timestamp t.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 )
@@ -10,8 +11,15 @@ import (
 // Run asks a server whether it is alive; for container health checks, where
 // there may be neither shell nor curl.
 func (c *healthCommand) Run() error {
+	host, port, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return usageError("--addr: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost" // what listens on every address is asked on this one
+	}
 	client := http.Client{Timeout: 5 * time.Second}
-	res, err := client.Get("http://" + c.Addr + "/livez")
+	res, err := client.Get("http://" + net.JoinHostPort(host, port) + "/livez")
 	if err != nil {
 		return err
 	}
