@@ -88,9 +88,9 @@ func (d *pushDecoder) push() (mutations []Mutation, found bool, err error) {
 		_, err := d.json.ReadValue()
 		return nil, false, err
 	}
-	err = d.object(func(name string) error {
-		if name != "mutations" {
-			d.faults.add(Fault{Index: NoIndex, Member: name, Message: fmt.Sprintf("Unknown member: %q", clip(name))})
+	err = d.object(func(name []byte) error {
+		if string(name) != "mutations" {
+			d.faults.add(Fault{NoIndex, string(name), fmt.Sprintf("Unknown member: \"%s\"", clip(string(name)))})
 			_, err := d.json.ReadValue()
 			return err
 		}
@@ -134,9 +134,9 @@ func (d *pushDecoder) list() (mutations []Mutation, ok bool, err error) {
 func (d *pushDecoder) mutation(m *Mutation, index int) error {
 	var raw rawMutation
 	var unknown []string
-	err := d.object(func(name string) error {
+	err := d.object(func(name []byte) error {
 		value, err := d.value()
-		switch name {
+		switch string(name) {
 		case "type":
 			raw.kind = value
 		case "resource":
@@ -147,7 +147,7 @@ func (d *pushDecoder) mutation(m *Mutation, index int) error {
 			raw.data = value
 		case "timestamp": // accepted and ignored, so that a pulled mutation can be sent back
 		default:
-			unknown = append(unknown, name)
+			unknown = append(unknown, string(name))
 		}
 		return err
 	})
@@ -156,13 +156,14 @@ func (d *pushDecoder) mutation(m *Mutation, index int) error {
 	}
 	raw.check(m, index, d.limits, &d.faults)
 	for _, name := range unknown {
-		d.faults.add(Fault{index, name, fmt.Sprintf("Unknown member: %q at mutation[%d]", clip(name), index)})
+		d.faults.add(Fault{index, name, fmt.Sprintf("Unknown member: \"%s\" at mutation[%d]", clip(name), index)})
 	}
 	return nil
 }
 
 // object reads an object and calls member with each name, to read the value.
-func (d *pushDecoder) object(member func(name string) error) error {
+// The name is bytes, so that comparing it allocates nothing.
+func (d *pushDecoder) object(member func(name []byte) error) error {
 	if _, err := d.json.ReadToken(); err != nil {
 		return err
 	}
@@ -171,7 +172,12 @@ func (d *pushDecoder) object(member func(name string) error) error {
 		if err != nil {
 			return err
 		}
-		if err := member(unquote(name)); err != nil {
+		if bytes.IndexByte(name, '\\') < 0 {
+			name = name[1 : len(name)-1]
+		} else {
+			name = []byte(unquote(name))
+		}
+		if err := member(name); err != nil {
 			return err
 		}
 	}

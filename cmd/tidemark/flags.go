@@ -17,6 +17,7 @@ type serveCommand struct {
 	MaxBodyBytes int64  `help:"Largest body of a push, in bytes." default:"1048576"`
 	MaxMutations int    `help:"Most mutations in a push." default:"100"`
 	MaxDataBytes int    `help:"Largest data of a resource, in bytes." default:"65536"`
+	Pprof        string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
 	LogLevel     string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
 	LogFormat    string `help:"Format of the log on stderr: text or json." enum:"text,json" default:"text"`
 }

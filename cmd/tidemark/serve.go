@@ -46,6 +46,13 @@ func (c *serveCommand) Run(io streams) error {
 		OpenAPI:      tidemark.OpenAPI,
 		Logger:       logger,
 	})
+	if c.Pprof != "" {
+		stopProfiles, err := serveProfiles(c.Pprof)
+		if err != nil {
+			return err
+		}
+		defer stopProfiles()
+	}
 	c.greet(io, l.Addr())
 	return c.serve(ctx, api, l, s, logger)
 }
@@ -88,6 +95,11 @@ func (c *serveCommand) validate() error {
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
 		return usageError("--addr: %w", err)
+	}
+	if c.Pprof != "" {
+		if host, _, err := net.SplitHostPort(c.Pprof); err != nil || !isLoopback(host) {
+			return usageError("--pprof must be host:port on the loopback interface")
+		}
 	}
 	if !c.InsecureOpen && !isLoopback(host) {
 		return usageError("--addr %s is not a loopback address, and there is no authentication: whoever reaches the server "+
