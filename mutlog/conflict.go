@@ -32,31 +32,39 @@ func conflicts(tx Reader, head Timestamp, p *Push) ([]Conflict, error) {
 	return found, nil
 }
 
-// differences returns the names of the top-level members in which the client's
-// intent differs from the server's state. A patch speaks only of the members
-// that it names, and its null of one that is not there.
+// differences returns the names of the top-level members that the client's
+// mutation would change on top of the server's state.
 func differences(client, server Mutation) []string {
-	names := []string{}
-	mine, theirs := parseObject(client.Data), parseObject(server.Data)
-	if client.Type == Delete {
-		mine = nil
+	after := client.Data
+	switch client.Type {
+	case Update:
+		after = MergePatch(server.Data, client.Data)
+	case Delete:
+		after = nil
 	}
-	for _, m := range mine {
-		i := slices.IndexFunc(theirs, m.sameName)
-		removed := client.Type == Update && m.isNull()
-		if i < 0 && !removed || i >= 0 && !equalJSON(m.value, theirs[i].value) {
-			names = append(names, unquote(m.name))
+	mine, theirs := membersOf(after), membersOf(server.Data)
+	names := []string{}
+	for name, value := range mine {
+		if other, found := theirs[name]; !found || !equalJSON(value, other) {
+			names = append(names, name)
 		}
 	}
-	if client.Type != Update {
-		for _, t := range theirs {
-			if !slices.ContainsFunc(mine, t.sameName) {
-				names = append(names, unquote(t.name))
-			}
+	for name := range theirs {
+		if _, found := mine[name]; !found {
+			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// membersOf returns the values of the members of an object by their names.
+func membersOf(object []byte) map[string][]byte {
+	values := map[string][]byte{}
+	for _, m := range parseObject(object) {
+		values[unquote(m.name)] = m.value
+	}
+	return values
 }
 
 func refs(mutations []Mutation) []Ref {

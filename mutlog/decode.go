@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -59,11 +60,7 @@ func (d *pushDecoder) decode(body []byte, limits Limits) ([]Mutation, error) {
 
 	mutations, found, err := d.push()
 	if err == nil {
-		if _, err = d.json.ReadToken(); err == io.EOF {
-			err = nil
-		} else if err == nil {
-			err = errors.New("there is more after the JSON value")
-		}
+		err = d.end()
 	}
 	if err != nil {
 		return nil, d.syntaxError(err)
@@ -81,6 +78,19 @@ func (d *pushDecoder) decode(body []byte, limits Limits) ([]Mutation, error) {
 	return mutations, nil
 }
 
+// end makes sure that nothing follows the outermost value.
+func (d *pushDecoder) end() error {
+	rest := bytes.TrimLeft(d.body[d.json.InputOffset():], " \t\r\n")
+	_, err := d.json.ReadToken()
+	switch {
+	case err == io.EOF:
+		return nil
+	case err == nil:
+		return &SyntaxError{Offset: len(d.body) - len(rest), Reason: "there is more after the JSON value"}
+	}
+	return err
+}
+
 // push reads the outermost object; found tells whether it holds a valid list of
 // mutations.
 func (d *pushDecoder) push() (mutations []Mutation, found bool, err error) {
@@ -90,7 +100,8 @@ func (d *pushDecoder) push() (mutations []Mutation, found bool, err error) {
 	}
 	err = d.object(func(name []byte) error {
 		if string(name) != "mutations" {
-			d.faults.add(Fault{NoIndex, string(name), fmt.Sprintf("Unknown member: \"%s\"", clip(string(name)))})
+			name := clip(string(name))
+			d.faults.add(Fault{NoIndex, name, fmt.Sprintf("Unknown member: \"%s\"", name)})
 			_, err := d.json.ReadValue()
 			return err
 		}
@@ -147,7 +158,7 @@ func (d *pushDecoder) mutation(m *Mutation, index int) error {
 			raw.data = value
 		case "timestamp": // accepted and ignored, so that a pulled mutation can be sent back
 		default:
-			unknown = append(unknown, string(name))
+			unknown = append(unknown, clip(string(name)))
 		}
 		return err
 	})
@@ -156,7 +167,7 @@ func (d *pushDecoder) mutation(m *Mutation, index int) error {
 	}
 	raw.check(m, index, d.limits, &d.faults)
 	for _, name := range unknown {
-		d.faults.add(Fault{index, name, fmt.Sprintf("Unknown member: \"%s\" at mutation[%d]", clip(name), index)})
+		d.faults.add(Fault{index, name, fmt.Sprintf("Unknown member: \"%s\" at mutation[%d]", name, index)})
 	}
 	return nil
 }
@@ -198,6 +209,9 @@ func (d *pushDecoder) value() ([]byte, error) {
 // syntaxError turns an error of the JSON reader into a refusal. Nesting that is
 // too deep for the reader is well-formed and merely not allowed.
 func (d *pushDecoder) syntaxError(err error) error {
+	if _, ok := err.(*SyntaxError); ok {
+		return err
+	}
 	offset, reason := int(d.json.InputOffset()), err.Error()
 	var syntactic *jsontext.SyntacticError
 	if errors.As(err, &syntactic) {
@@ -207,8 +221,11 @@ func (d *pushDecoder) syntaxError(err error) error {
 	if nesting(d.body[:offset]) >= maxJSONDepth {
 		return &ValidationError{Faults: []Fault{{NoIndex, "mutations", fmt.Sprintf("Invalid mutations: nested more than %d levels", maxNesting)}}}
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		reason = "it ends too early"
+	case strings.Contains(reason, "surrogate"):
+		reason = "a lone surrogate" // the reader would quote what stands around it
 	}
 	return &SyntaxError{Offset: offset, Reason: clip(reason)}
 }

@@ -2,7 +2,6 @@ package mutlog
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -17,34 +16,29 @@ import (
 // loses the order of members and the digits of numbers.
 func MergePatch(target, patch []byte) []byte {
 	members := parseObject(target)
+	index := byName(members)
 	for _, change := range parseObject(patch) {
-		i := slices.IndexFunc(members, change.sameName)
-		switch {
-		case change.isNull():
-			if i >= 0 {
-				members = slices.Delete(members, i, i+1)
+		i, found := index[unquote(change.name)]
+		if change.isNull() {
+			if found {
+				members[i].value = nil // leaves it out
 			}
-		case change.isObject():
+			continue
+		}
+		if change.isObject() {
 			var old []byte
-			if i >= 0 && members[i].isObject() {
+			if found && members[i].isObject() {
 				old = members[i].value
 			}
 			change.value = MergePatch(old, change.value)
-			members = put(members, i, change)
-		default:
-			members = put(members, i, change)
+		}
+		if found {
+			members[i].value = change.value
+		} else {
+			members = append(members, change)
 		}
 	}
 	return appendObject(make([]byte, 0, len(target)+len(patch)), members)
-}
-
-// put replaces the value of members[i], or adds m if i is negative.
-func put(members []member, i int, m member) []member {
-	if i < 0 {
-		return append(members, m)
-	}
-	members[i].value = m.value
-	return members
 }
 
 // member is a member of a JSON object; both parts are JSON text.
@@ -53,12 +47,14 @@ type member struct{ name, value []byte }
 func (m member) isNull() bool   { return m.value[0] == 'n' }
 func (m member) isObject() bool { return m.value[0] == '{' }
 
-// sameName compares names by what they mean, however they are escaped.
-func (m member) sameName(other member) bool {
-	if bytes.IndexByte(m.name, '\\') < 0 && bytes.IndexByte(other.name, '\\') < 0 {
-		return bytes.Equal(m.name, other.name)
+// byName returns the places of members by what their names mean, however they
+// are escaped. A map, because objects can have thousands of members.
+func byName(members []member) map[string]int {
+	index := make(map[string]int, len(members))
+	for i, m := range members {
+		index[unquote(m.name)] = i
 	}
-	return unquote(m.name) == unquote(other.name)
+	return index
 }
 
 // parseObject returns the members of a valid JSON object, which they alias; of
@@ -82,12 +78,18 @@ func parseObject(object []byte) []member {
 	return members
 }
 
+// appendObject appends the object of those members that have a value.
 func appendObject(dst []byte, members []member) []byte {
 	dst = append(dst, '{')
-	for i, m := range members {
-		if i > 0 {
+	first := true
+	for _, m := range members {
+		if m.value == nil {
+			continue
+		}
+		if !first {
 			dst = append(dst, ',')
 		}
+		first = false
 		dst = append(dst, m.name...)
 		dst = append(dst, ':')
 		dst = append(dst, m.value...)

@@ -30,11 +30,12 @@ func (t Timestamp) String() string { return strconv.FormatInt(int64(t), 10) }
 // 2^53. A clock that stands still, jumps back, or is out of the range of
 // timestamps never breaks the order.
 func next(now time.Time, head Timestamp, n int) (Timestamp, error) {
+	last := MaxTimestamp - Timestamp(n) + 1
 	t := max(Timestamp(now.UnixMilli()), head+1, 1)
-	if t > MaxTimestamp-Timestamp(n) {
-		t = head + 1
+	if t > last {
+		t = max(head+1, 1)
 	}
-	if t > MaxTimestamp-Timestamp(n)+1 {
+	if t > last {
 		return 0, ErrLogFull
 	}
 	return t, nil

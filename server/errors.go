@@ -216,16 +216,22 @@ func (p *problem) appendProblem(b []byte) []byte {
 	return append(b, "}\n"...)
 }
 
-// asksForProblem tells whether Accept names application/problem+json.
+// asksForProblem tells whether Accept names application/problem+json, and does
+// not prefer application/json to it.
 func asksForProblem(r *http.Request) bool {
+	quality := map[string]float64{}
 	for _, value := range r.Header["Accept"] {
 		for part := range strings.SplitSeq(value, ",") {
 			media, params, err := mime.ParseMediaType(part)
-			if err == nil && media == "application/problem+json" {
-				q, err := strconv.ParseFloat(params["q"], 64)
-				return err != nil || q > 0
+			if err != nil {
+				continue
+			}
+			quality[media] = 1
+			if q, err := strconv.ParseFloat(params["q"], 64); err == nil {
+				quality[media] = q
 			}
 		}
 	}
-	return false
+	q := quality["application/problem+json"]
+	return q > 0 && q >= quality["application/json"]
 }

@@ -1,7 +1,7 @@
-package main
+package main_test
 
 // What the tests of this package share: they build the real binary once, start it, read where it listens, and
-// stop it gently or hard. names.go's counterpart for values that differ in every run is in names_test.go.
+// stop it gently or hard. They know the program only from outside, as its users do.
 
 import (
 	"bytes"
@@ -75,6 +75,7 @@ func command(t testing.TB, dir string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(binary(t), args...)
 	cmd.Dir = dir
+	cmd.Env = []string{"GORACE=atexit_sleep_ms=0"} // under the race detector each end would take a second
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "TIDEMARK_") {
 			cmd.Env = append(cmd.Env, v)
@@ -109,6 +110,9 @@ func serve(t testing.TB, dir string, args ...string) *process {
 	}()
 	t.Cleanup(func() {
 		p.kill(t)
+		if strings.Contains(p.stderr.String(), "WARNING: DATA RACE") {
+			t.Error("the race detector found something in the server")
+		}
 		if t.Failed() {
 			t.Logf("the server's log:\n%s", p.stderr.String())
 		}
