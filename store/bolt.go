@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -58,6 +59,8 @@ type Bolt struct {
 	stopped  bool
 	done     chan struct{} // closed when the committer has ended
 
+	durable *durable
+
 	failed     chan struct{}
 	failedOnce sync.Once
 	isFailed   atomic.Bool
@@ -89,14 +92,32 @@ func OpenBolt(path string, options BoltOptions) (*Bolt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s %w", path, err)
 	}
-	s := &Bolt{db: db, path: path, failed: make(chan struct{}), done: make(chan struct{})}
+	s := &Bolt{db: db, path: path, durable: newDurable(), failed: make(chan struct{}), done: make(chan struct{})}
 	if options.ReadOnly {
+		s.durable.reach(math.MaxInt)
 		close(s.done)
 		return s, nil
+	}
+	if err := s.syncAll(options); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("store %s cannot be synced: %w", path, err)
 	}
 	s.queue = make(chan *write, cmp0(options.QueueLength, 1024))
 	go s.commitLoop()
 	return s, nil
+}
+
+// syncAll makes durable what the file shows. A process that was killed between
+// the write and the sync of a commit left that to the operating system, and the
+// same for the name of a file that it had just created.
+func (s *Bolt) syncAll(options BoltOptions) error {
+	if !options.NoSync {
+		if err := errors.Join(s.db.Sync(), syncDir(filepath.Dir(s.path))); err != nil {
+			return err
+		}
+	}
+	s.durable.reach(s.lastTransaction())
+	return nil
 }
 
 func cmp0(n, otherwise int) int {
@@ -213,19 +234,32 @@ func (s *Bolt) View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader
 	return s.view(ctx, user, func(tx *boltTx) error { return fn(tx) })
 }
 
+// view runs fn on a snapshot and returns its result once that snapshot is
+// durable: bbolt shows a transaction as soon as it has written the meta page,
+// before it has synced it. What nobody was told, a power cut may take back.
 func (s *Bolt) view(ctx context.Context, user mutlog.User, fn func(*boltTx) error) error {
+	id, err := s.snapshot(ctx, user, fn)
+	if waitErr := s.durable.wait(id); waitErr != nil {
+		return waitErr
+	}
+	return err
+}
+
+// snapshot runs fn on the newest transaction of the file, which may not be
+// durable yet, and returns its number.
+func (s *Bolt) snapshot(ctx context.Context, user mutlog.User, fn func(*boltTx) error) (id int, err error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	if s.isFailed.Load() {
-		return fmt.Errorf("%w: it has failed", mutlog.ErrUnavailable)
+		return 0, errFailed
 	}
 	tx, err := s.db.Begin(false)
 	if err != nil {
-		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
+		return 0, fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
 	defer tx.Rollback()
-	return fn(newBoltTx(tx.Bucket(bucketLogs), user))
+	return tx.ID(), fn(newBoltTx(tx.Bucket(bucketLogs), user))
 }
 
 // Update implements mutlog.Store. fn runs on a snapshot, beside the other users
@@ -235,11 +269,14 @@ func (s *Bolt) view(ctx context.Context, user mutlog.User, fn func(*boltTx) erro
 func (s *Bolt) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) error) error {
 	for {
 		w := &write{user: user}
-		err := s.view(ctx, user, func(tx *boltTx) error {
+		id, err := s.snapshot(ctx, user, func(tx *boltTx) error {
 			tx.write = w
 			return fn(tx)
 		})
 		if err != nil || w.puts == nil {
+			if waitErr := s.durable.wait(id); waitErr != nil {
+				return waitErr
+			}
 			return err
 		}
 		if err := s.commit(w); err != errRaced {
@@ -289,6 +326,7 @@ func (s *Bolt) Failed() <-chan struct{} { return s.failed }
 func (s *Bolt) fail() {
 	s.failedOnce.Do(func() {
 		s.isFailed.Store(true)
+		s.durable.giveUp()
 		close(s.failed)
 	})
 }

@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	bolt "go.etcd.io/bbolt"
@@ -16,6 +18,9 @@ const maxGroup = 1024
 
 // errRaced: another batch was appended after the snapshot that a write rests on.
 var errRaced = errors.New("the log has moved on")
+
+// errFailed is what every call gets after a failure that only a restart clears.
+var errFailed = fmt.Errorf("%w: it has failed", mutlog.ErrUnavailable)
 
 // write is what one push puts into the file, if the head of its log is still
 // previous.
@@ -83,7 +88,7 @@ func (s *Bolt) commitGroup(group []*write) {
 
 func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 	if s.isFailed.Load() {
-		return fmt.Errorf("%w: it has failed", mutlog.ErrUnavailable)
+		return errFailed
 	}
 	tx, err := s.db.Begin(true)
 	if err != nil {
@@ -105,6 +110,7 @@ func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 	if err := tx.Commit(); err != nil {
 		return s.commitError(err, before)
 	}
+	s.durable.reach(before + 1)
 	return nil
 }
 
@@ -153,4 +159,51 @@ func (s *Bolt) lastTransaction() int {
 	}
 	defer tx.Rollback()
 	return tx.ID()
+}
+
+// durable knows the newest transaction that is on disk for certain.
+type durable struct {
+	id      atomic.Int64
+	mu      sync.Mutex
+	changed sync.Cond // of id or failed
+	failed  bool
+}
+
+func newDurable() *durable {
+	d := &durable{}
+	d.changed.L = &d.mu
+	return d
+}
+
+// reach records that transaction id is durable.
+func (d *durable) reach(id int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.Store(int64(id))
+	d.changed.Broadcast()
+}
+
+// giveUp records that no other transaction will be.
+func (d *durable) giveUp() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failed = true
+	d.changed.Broadcast()
+}
+
+// wait returns once transaction id is durable, or errFailed if that is not to
+// be known.
+func (d *durable) wait(id int) error {
+	if int64(id) <= d.id.Load() {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for int64(id) > d.id.Load() {
+		if d.failed {
+			return errFailed
+		}
+		d.changed.Wait()
+	}
+	return nil
 }
