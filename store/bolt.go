@@ -1,15 +1,14 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -26,10 +25,11 @@ import (
 // boltFormat is the version of the layout that layout.go draws.
 const boltFormat = 1
 
-// Two buckets: one for what is said of the whole file, one for all logs.
+// The buckets, see layout.go.
 var (
-	bucketMeta = []byte("tidemark")
-	bucketLogs = []byte("logs")
+	bucketMeta   = []byte("tidemark")
+	bucketGroups = []byte("groups")
+	bucketLogs   = []byte("logs")
 
 	metaFormat = []byte("format") // decimal text
 	metaID     = []byte("id")     // the ULID of this store
@@ -59,7 +59,13 @@ type Bolt struct {
 	stopped  bool
 	done     chan struct{} // closed when the committer has ended
 
-	durable *durable
+	recent *recent
+
+	// The committer's:
+	state     state  // of the newest transaction
+	lastGroup uint64 // the number of the newest group
+	fold      *fold  // under way, or nil
+	stuck     bool   // a panic may have left locks of db held
 
 	failed     chan struct{}
 	failedOnce sync.Once
@@ -83,23 +89,16 @@ func OpenBolt(path string, options BoltOptions) (*Bolt, error) {
 		// A file that has lost its content must not become a new, empty store.
 		return nil, fmt.Errorf("store %s %w: it is empty", path, ErrDamaged)
 	}
-	db, err := openFile(path, options)
-	if err == nil {
-		if err = checkFormat(db); err != nil {
-			db.Close()
-		}
-	}
+	s, err := openFile(path, options)
 	if err != nil {
 		return nil, fmt.Errorf("store %s %w", path, err)
 	}
-	s := &Bolt{db: db, path: path, durable: newDurable(), failed: make(chan struct{}), done: make(chan struct{})}
 	if options.ReadOnly {
-		s.durable.reach(math.MaxInt)
 		close(s.done)
 		return s, nil
 	}
 	if err := s.syncAll(options); err != nil {
-		db.Close()
+		s.db.Close()
 		return nil, fmt.Errorf("store %s cannot be synced: %w", path, err)
 	}
 	s.queue = make(chan *write, cmp0(options.QueueLength, 1024))
@@ -116,7 +115,9 @@ func (s *Bolt) syncAll(options BoltOptions) error {
 			return err
 		}
 	}
-	s.durable.reach(s.lastTransaction())
+	if s.state.clean {
+		return s.markClean(false)
+	}
 	return nil
 }
 
@@ -127,16 +128,36 @@ func cmp0(n, otherwise int) int {
 	return n
 }
 
-// openFile opens a bbolt file. bbolt panics on some damaged files, and reading
-// a page that the file does not have faults; both become ErrDamaged.
-func openFile(path string, options BoltOptions) (db *bolt.DB, err error) {
+// openFile opens a store in a file and verifies what can be in no time. bbolt
+// panics on some damaged files, and reading a page that the file does not have
+// faults; both become ErrDamaged.
+func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			db, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
+			s, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
 		}
 	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{
+	db, err := openBolt(path, options)
+	if err != nil {
+		return nil, err
+	}
+	s = &Bolt{db: db, path: path, failed: make(chan struct{}), done: make(chan struct{})}
+	if s.state, err = checkFormat(db); err == nil {
+		err = db.View(func(tx *bolt.Tx) (err error) {
+			s.recent, s.lastGroup, err = readRecent(tx)
+			return err
+		})
+	}
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func openBolt(path string, options BoltOptions) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout:  5 * time.Second, // a server that is draining may still hold the lock
 		ReadOnly: options.ReadOnly,
 		NoSync:   options.NoSync,
@@ -188,8 +209,13 @@ func createBolt(path string) error {
 		if err := meta.Put(metaID, []byte(ulid.MustNew(ulid.Now(), rand.Reader).String())); err != nil {
 			return err
 		}
-		_, err = tx.CreateBucket(bucketLogs)
-		return err
+		for _, name := range [][]byte{bucketLogs, bucketGroups} {
+			if _, err = tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		empty := state{transaction: tx.ID(), clean: true}
+		return empty.write(tx)
 	})
 	if err = errors.Join(err, db.Close()); err != nil {
 		return err
@@ -212,10 +238,19 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-func checkFormat(db *bolt.DB) error {
-	return db.View(func(tx *bolt.Tx) error {
+// checkFormat verifies that a file is a store of a format that this version
+// knows and has all its pages, and returns its state.
+func checkFormat(db *bolt.DB) (st state, err error) {
+	info, err := os.Stat(db.Path())
+	if err != nil {
+		return st, err
+	}
+	return st, db.View(func(tx *bolt.Tx) error {
+		if info.Size() < tx.Size() {
+			return fmt.Errorf("%w: it was cut short, %d bytes of %d are left", ErrDamaged, info.Size(), tx.Size())
+		}
 		meta := tx.Bucket(bucketMeta)
-		if meta == nil || tx.Bucket(bucketLogs) == nil {
+		if meta == nil || tx.Bucket(bucketLogs) == nil || tx.Bucket(bucketGroups) == nil {
 			return ErrDamaged
 		}
 		format, err := strconv.Atoi(string(meta.Get(metaFormat)))
@@ -225,41 +260,51 @@ func checkFormat(db *bolt.DB) error {
 		case format > boltFormat:
 			return fmt.Errorf("%w: its format is %d, and this version knows %d", ErrNewer, format, boltFormat)
 		}
-		return nil
+		st, err = readState(tx)
+		return err
 	})
 }
 
 // View implements mutlog.Store.
 func (s *Bolt) View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader) error) error {
-	return s.view(ctx, user, func(tx *boltTx) error { return fn(tx) })
+	return s.view(ctx, prefixOf(user), func(tx *boltTx) error { return fn(tx) })
 }
 
-// view runs fn on a snapshot and returns its result once that snapshot is
-// durable: bbolt shows a transaction as soon as it has written the meta page,
-// before it has synced it. What nobody was told, a power cut may take back.
-func (s *Bolt) view(ctx context.Context, user mutlog.User, fn func(*boltTx) error) error {
-	id, err := s.snapshot(ctx, user, fn)
-	if waitErr := s.durable.wait(id); waitErr != nil {
-		return waitErr
-	}
-	return err
-}
-
-// snapshot runs fn on the newest transaction of the file, which may not be
-// durable yet, and returns its number.
-func (s *Bolt) snapshot(ctx context.Context, user mutlog.User, fn func(*boltTx) error) (id int, err error) {
+// view runs fn on a snapshot of the log of the user p.
+func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return err
 	}
 	if s.isFailed.Load() {
-		return 0, errFailed
+		return errFailed
 	}
+	sealed, active := s.recent.of(p) // before the transaction, see recent.go
 	tx, err := s.db.Begin(false)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
+		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
 	defer tx.Rollback()
-	return tx.ID(), fn(newBoltTx(tx.Bucket(bucketLogs), user))
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer s.catchFault(&err)
+	return fn(newBoltTx(tx, p, sealed, active))
+}
+
+// catchFault, deferred with debug.SetPanicOnFault, fails the store if its file
+// could not be read: the disk has lost a part, or somebody has cut it short.
+func (s *Bolt) catchFault(err *error) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	fault, ok := r.(interface {
+		runtime.Error
+		Addr() uintptr
+	})
+	if !ok {
+		panic(r)
+	}
+	s.fail()
+	*err = fmt.Errorf("%w: it cannot be read: %v", mutlog.ErrUnavailable, fault)
 }
 
 // Update implements mutlog.Store. fn runs on a snapshot, beside the other users
@@ -267,16 +312,14 @@ func (s *Bolt) snapshot(ctx context.Context, user mutlog.User, fn func(*boltTx) 
 // appended if the head of the log is still the one that it saw, which no two
 // batches can share, or else fn runs again. A refusal costs the writer nothing.
 func (s *Bolt) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) error) error {
+	p := prefixOf(user)
 	for {
-		w := &write{user: user}
-		id, err := s.snapshot(ctx, user, func(tx *boltTx) error {
-			tx.write = w
+		w := &write{user: p}
+		err := s.view(ctx, p, func(tx *boltTx) error {
+			tx.write, tx.name = w, user
 			return fn(tx)
 		})
-		if err != nil || w.puts == nil {
-			if waitErr := s.durable.wait(id); waitErr != nil {
-				return waitErr
-			}
+		if err != nil || w.record == nil {
 			return err
 		}
 		if err := s.commit(w); err != errRaced {
@@ -287,19 +330,30 @@ func (s *Bolt) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) 
 
 // Users implements mutlog.Store.
 func (s *Bolt) Users(ctx context.Context, fn func(mutlog.User) error) error {
+	recent, err := s.recentUsers(ctx) // first: who is folded meanwhile is found among the others
+	if err != nil {
+		return err
+	}
+	for _, user := range recent {
+		if err := fn(user); err != nil {
+			return err
+		}
+	}
 	const step = 1000
 	var from prefix
 	for last := false; !last; {
 		var users []mutlog.User
-		err := s.view(ctx, "", func(tx *boltTx) error {
+		err := s.view(ctx, prefix{}, func(tx *boltTx) error {
 			k, v := tx.cursor.Seek(from[:])
 			for ; k != nil && len(users) < step; k, v = tx.cursor.Seek(from[:]) {
 				user, err := decodeUser(k, v)
 				if err != nil {
 					return err
 				}
-				users = append(users, user)
 				copy(from[:], k)
+				if _, known := recent[from]; !known {
+					users = append(users, user)
+				}
 				if last = !from.increment(); last {
 					return nil
 				}
@@ -319,6 +373,40 @@ func (s *Bolt) Users(ctx context.Context, fn func(mutlog.User) error) error {
 	return nil
 }
 
+// recentUsers returns the users whose logs have begun recently.
+func (s *Bolt) recentUsers(ctx context.Context) (map[prefix]mutlog.User, error) {
+	users := map[prefix]mutlog.User{}
+	for p, oldest := range s.recent.users() {
+		if !oldest.apart {
+			continue
+		}
+		err := s.view(ctx, p, func(tx *boltTx) error {
+			r, err := tx.record(oldest)
+			if err == nil && r.previous == mutlog.Beginning {
+				users[p] = mutlog.User(r.name)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return users, nil
+}
+
+// Clean tells whether the store was closed after its last use; what opened it
+// to write has already removed the mark of that.
+func (s *Bolt) Clean() bool { return s.state.clean }
+
+// Size returns the size of the file in bytes.
+func (s *Bolt) Size() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // Failed implements Store.
 func (s *Bolt) Failed() <-chan struct{} { return s.failed }
 
@@ -326,240 +414,27 @@ func (s *Bolt) Failed() <-chan struct{} { return s.failed }
 func (s *Bolt) fail() {
 	s.failedOnce.Do(func() {
 		s.isFailed.Store(true)
-		s.durable.giveUp()
 		close(s.failed)
 	})
 }
 
-// Close implements mutlog.Store.
+// Close implements mutlog.Store. It leaves a mark that the store was closed, if
+// it has not failed.
 func (s *Bolt) Close() error {
 	s.stopping.Lock()
-	if !s.stopped && s.queue != nil {
+	first := !s.stopped
+	if first && s.queue != nil {
 		close(s.queue)
 	}
 	s.stopped = true
 	s.stopping.Unlock()
 	<-s.done
-	return s.db.Close()
-}
-
-// boltTx reads the log of one user in a transaction of bbolt, and collects what
-// is to be written.
-type boltTx struct {
-	prefix prefix
-	cursor *bolt.Cursor
-	write  *write // nil in a View
-	name   mutlog.User
-
-	tail       []record // see readTail
-	tailRead   bool
-	hasSettled bool
-}
-
-func newBoltTx(logs *bolt.Bucket, user mutlog.User) *boltTx {
-	return &boltTx{prefix: prefixOf(user), cursor: logs.Cursor(), name: user}
-}
-
-// last returns the newest batch, or ok = false if there is none.
-func (tx *boltTx) last() (r record, ok bool, err error) {
-	if k, _ := tx.cursor.Seek(tx.prefix.key(kindBatch+1, 0)); k == nil {
-		return tx.record(tx.cursor.Last())
+	if !first || s.stuck {
+		return nil
 	}
-	return tx.record(tx.cursor.Prev())
-}
-
-// record parses the batch at k; ok is false if k is no batch of this user.
-func (tx *boltTx) record(k, v []byte) (r record, ok bool, err error) {
-	if !tx.prefix.has(k, kindBatch) {
-		return r, false, nil
+	var err error
+	if s.queue != nil && !s.isFailed.Load() {
+		err = s.markClean(true)
 	}
-	r, err = parseRecord(k, v)
-	return r, err == nil, err
-}
-
-// from moves the cursor to the batch that holds the first mutation later than
-// after.
-func (tx *boltTx) from(after mutlog.Timestamp) (r record, ok bool, err error) {
-	k, v := tx.cursor.Seek(tx.prefix.key(kindBatch, max(after, 0)+1))
-	if k == nil {
-		k, v = tx.cursor.Last()
-	} else {
-		k, v = tx.cursor.Prev()
-	}
-	if r, ok, err = tx.record(k, v); err != nil || ok && r.head() > after {
-		return r, ok, err
-	}
-	if k == nil {
-		return tx.record(tx.cursor.First())
-	}
-	return tx.record(tx.cursor.Next())
-}
-
-// at returns the batch that holds the mutation with the timestamp t.
-func (tx *boltTx) at(t mutlog.Timestamp) (record, error) {
-	r, ok, err := tx.from(t - 1)
-	if err == nil && (!ok || r.first > t) {
-		err = fmt.Errorf("%w: there is no mutation %d", mutlog.ErrCorrupt, t)
-	}
-	return r, err
-}
-
-// Head implements mutlog.Reader.
-func (tx *boltTx) Head() (mutlog.Timestamp, error) {
-	r, ok, err := tx.last()
-	if err != nil || !ok {
-		return mutlog.Beginning, err
-	}
-	return r.head(), nil
-}
-
-// maxReadBytes bounds what one read copies out of the file, beyond its first
-// batch.
-const maxReadBytes = 1 << 20
-
-// batches calls fn with the batches that have mutations later than after, until
-// they hold n mutations or fill maxReadBytes. more tells that there are others.
-func (tx *boltTx) batches(after mutlog.Timestamp, n int, fn func(record) error) (more bool, err error) {
-	size := 0
-	r, ok, err := tx.from(after)
-	for ok && err == nil {
-		if n <= 0 || size > 0 && size+r.size() > maxReadBytes {
-			return true, nil
-		}
-		if err := fn(r); err != nil {
-			return false, err
-		}
-		n -= r.n
-		size += r.size()
-		r, ok, err = tx.record(tx.cursor.Next())
-	}
-	return false, err
-}
-
-// Batches implements mutlog.Reader.
-func (tx *boltTx) Batches(after mutlog.Timestamp, n int) (batches []*mutlog.Batch, err error) {
-	_, err = tx.batches(after, n, func(r record) error {
-		b, err := r.batch()
-		batches = append(batches, b)
-		return err
-	})
-	return batches, err
-}
-
-// Changes implements mutlog.Reader. A mutation that a later one of the stretch
-// supersedes is found by the links that lead back from those; whether one
-// behind the stretch does, the index says.
-func (tx *boltTx) Changes(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
-	entries := make([]mutlog.Entry, 0, min(n+100, 4196))
-	more, err := tx.batches(after, n, func(r record) (err error) {
-		if r.first <= until {
-			entries, err = r.appendEntries(entries)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, 0, err
-	}
-	entries = within(entries, after, until)
-	if len(entries) == 0 {
-		return nil, until, nil
-	}
-	upTo := entries[len(entries)-1].Timestamp
-	if !more {
-		upTo = until
-	}
-	entries = dropSuperseded(entries)
-	if upTo < until {
-		entries, err = tx.dropNotNewest(entries, until)
-	}
-	return entries, upTo, err
-}
-
-// within returns the entries later than after and not later than until.
-func within(entries []mutlog.Entry, after, until mutlog.Timestamp) []mutlog.Entry {
-	for len(entries) > 0 && entries[0].Timestamp <= after {
-		entries = entries[1:]
-	}
-	for len(entries) > 0 && entries[len(entries)-1].Timestamp > until {
-		entries = entries[:len(entries)-1]
-	}
-	return entries
-}
-
-// BatchByKey implements mutlog.Reader.
-func (tx *boltTx) BatchByKey(key string) (*mutlog.Batch, error) {
-	k := tx.prefix.receiptKey(key)
-	found, v := tx.cursor.Seek(k)
-	if !bytes.Equal(found, k) {
-		return nil, nil
-	}
-	first, err := decodeReceipt(k, v)
-	if err != nil {
-		return nil, err
-	}
-	r, err := tx.at(first)
-	if err != nil {
-		return nil, err
-	}
-	b, err := r.batch()
-	if err == nil && b.Key != key {
-		err = fmt.Errorf("%w: the receipt of an Idempotency-Key names batch %d, which has another", mutlog.ErrCorrupt, first)
-	}
-	return b, err
-}
-
-// BatchesOn implements mutlog.Reader. A batch that was not merged is the one
-// right behind its base; merged ones are listed under theirs.
-func (tx *boltTx) BatchesOn(base mutlog.Timestamp) (batches []*mutlog.Batch, err error) {
-	r, ok, err := tx.from(base)
-	if err != nil {
-		return nil, err
-	}
-	var found []record
-	if ok && r.base == base {
-		found = append(found, r)
-	}
-	var merged []mutlog.Timestamp
-	start := tx.prefix.mergedKey(base, 0)
-	for k, _ := tx.cursor.Seek(start); bytes.HasPrefix(k, start[:keySize]); k, _ = tx.cursor.Next() {
-		merged = append(merged, mergedBatch(k))
-	}
-	for _, first := range merged {
-		if r, err = tx.at(first); err != nil {
-			return nil, err
-		}
-		found = append(found, r)
-	}
-	for _, r := range found {
-		b, err := r.batch()
-		if err != nil {
-			return nil, err
-		}
-		if b.Key == "" {
-			batches = append(batches, b)
-		}
-	}
-	return batches, nil
-}
-
-// Append implements mutlog.Tx.
-func (tx *boltTx) Append(b *mutlog.Batch) error {
-	w := tx.write
-	w.previous = b.Previous
-	settled, err := tx.settle(b, w)
-	if err != nil {
-		return err
-	}
-	w.put(tx.prefix.key(kindBatch, b.First()), encodeRecord(tx.prefix, b, settled))
-	if b.Previous == mutlog.Beginning {
-		k := tx.prefix.key(kindUser, 0)
-		w.put(k, encodeUser(k, tx.name))
-	}
-	if b.Key != "" {
-		k := tx.prefix.receiptKey(b.Key)
-		w.put(k, encodeReceipt(k, b.First()))
-	} else if b.Base != b.Previous {
-		w.put(tx.prefix.mergedKey(b.Base, b.First()), nil)
-	}
-	return nil
+	return errors.Join(err, s.db.Close())
 }

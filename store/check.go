@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
@@ -13,51 +14,124 @@ import (
 // Check implements mutlog.Store: the pages of bbolt, then every key and value.
 // It holds one transaction open for as long as it takes, so it is meant for a
 // store that is not being served.
+//
+// Some damage makes a goroutine of bbolt fault, which ends the process.
 func (s *Bolt) Check(ctx context.Context, report func(problem string)) error {
 	tx, err := s.db.Begin(false)
 	if err != nil {
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
 	defer tx.Rollback()
+	sound := true
 	for err := range tx.Check() {
+		sound = false
 		report("bbolt: " + err.Error())
 	}
-	c := &checker{logs: tx.Bucket(bucketLogs), report: report}
-	cursor := c.logs.Cursor()
+	if !sound {
+		return nil // what hangs on broken pages cannot be read
+	}
+	folded, err := readFolded(tx)
+	if err != nil {
+		report(err.Error())
+		return nil
+	}
+	c := &checker{tx: tx, report: report, folded: folded}
+	if err := c.groups(ctx); err != nil {
+		return err
+	}
+	cursor := tx.Bucket(bucketLogs).Cursor()
 	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c.check(k, v)
+		c.key(k, v)
+	}
+	if st, err := readState(tx); err != nil {
+		report("the state: " + err.Error())
+	} else if st.batches != c.batches {
+		report(fmt.Sprintf("there are %d batches, and there should be %d", c.batches, st.batches))
 	}
 	return nil
 }
 
-// checker goes through all keys in order.
+// checker goes through all groups and then all keys of logs, in order.
 type checker struct {
-	logs   *bolt.Bucket
+	tx     *bolt.Tx
 	report func(string)
 
-	tx      *boltTx // of the user whose keys are being read
+	folded  uint64 // the last group that is
+	batches uint64 // so far
+
+	user    *boltTx // whose keys are being read
 	head    mutlog.Timestamp
 	highest hash // in the index so far
 }
 
 func (c *checker) fault(format string, args ...any) {
-	c.report(fmt.Sprintf("user %q: ", c.tx.name) + fmt.Sprintf(format, args...))
+	c.report(fmt.Sprintf("user %q: ", c.user.name) + fmt.Sprintf(format, args...))
 }
 
-func (c *checker) check(k, v []byte) {
+// groups checks every batch, and that the place of each that is folded leads
+// to it.
+func (c *checker) groups(ctx context.Context) error {
+	groups := c.tx.Bucket(bucketGroups)
+	cursor := groups.Cursor()
+	last := uint64(0)
+	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if len(k) != 8 || v != nil {
+			c.report(fmt.Sprintf("key %x of groups is none of this format", k))
+			continue
+		}
+		last = binary.BigEndian.Uint64(k)
+		g, err := readGroup(groups, last)
+		if err != nil {
+			c.report(err.Error())
+			continue
+		}
+		for i := range g.len() {
+			c.batches++
+			if err := c.batch(&g, i); err != nil {
+				c.report(fmt.Sprintf("group %d: %v", last, err))
+			}
+		}
+	}
+	if last < c.folded {
+		c.report(fmt.Sprintf("group %d is folded, and the last one is %d", c.folded, last))
+	}
+	return nil
+}
+
+func (c *checker) batch(g *group, index int) error {
+	r, err := g.record(index)
+	if err != nil {
+		return err
+	}
+	if _, err = r.batch(); err != nil || g.number > c.folded {
+		return err
+	}
+	k := r.user.key(kindBatch, r.first)
+	if pl, err := decodePlace(k, c.tx.Bucket(bucketLogs).Get(k)); err != nil {
+		return err
+	} else if pl.group != g.number || pl.index != index {
+		return fmt.Errorf("the place of batch %d, the one at %d, is batch %d of group %d", r.first, index, pl.index, pl.group)
+	}
+	return nil
+}
+
+func (c *checker) key(k, v []byte) {
 	if len(k) < keySize || k[prefixSize] > kindMerged {
 		c.report(fmt.Sprintf("key %x is none of this format", k))
 		return
 	}
-	if c.tx == nil || prefix(k[:prefixSize]) != c.tx.prefix {
-		c.user(k, v)
+	if c.user == nil || prefix(k[:prefixSize]) != c.user.prefix {
+		c.begin(k, v)
 	}
 	switch k[prefixSize] {
 	case kindBatch:
-		c.batch(k, v)
+		c.place(k, v)
 	case kindIndex:
 		c.chunk(k, v)
 	case kindReceipt:
@@ -67,38 +141,41 @@ func (c *checker) check(k, v []byte) {
 	}
 }
 
-// user begins the keys of a user, the first of which holds the name.
-func (c *checker) user(k, v []byte) {
-	c.tx = newBoltTx(c.logs, "")
-	c.tx.prefix = prefix(k[:prefixSize])
+// begin begins the keys of a user, the first of which holds the name.
+func (c *checker) begin(k, v []byte) {
+	c.user = newBoltTx(c.tx, prefix(k[:prefixSize]), nil, nil)
 	c.head, c.highest = mutlog.Beginning, hash{}
 	name, err := decodeUser(k, v)
 	if err != nil {
 		c.report(err.Error())
 		return
 	}
-	if c.tx.name = name; prefixOf(name) != c.tx.prefix {
+	if c.user.name = name; prefixOf(name) != c.user.prefix {
 		c.fault("the name stands under the key %x of another user", k)
 	}
 }
 
-func (c *checker) batch(k, v []byte) {
-	r, err := parseRecord(k, v)
+func (c *checker) place(k, v []byte) {
+	pl, err := decodePlace(k, v)
+	var r record
 	if err == nil {
-		_, err = r.batch()
+		r, err = c.user.record(pl)
 	}
 	if err != nil {
 		c.fault("%v", err)
 		return
 	}
+	if !bytes.Equal(r.tags, pl.tags) {
+		c.fault("the tags of the place of batch %d are not its own", r.first)
+	}
 	if r.previous != c.head {
 		c.fault("batch %d follows %d, and not the head before it, %d", r.first, r.previous, c.head)
 	}
-	c.head = r.head()
+	c.head = pl.head()
 }
 
 func (c *checker) chunk(k, v []byte) {
-	found, err := c.tx.chunkOf(keyNumber(k))
+	found, err := c.user.chunkOf(keyNumber(k))
 	if err != nil {
 		c.fault("%v", err)
 		return
@@ -109,7 +186,7 @@ func (c *checker) chunk(k, v []byte) {
 			c.fault("the index at %x is out of order", k)
 		}
 		c.highest = h
-		if e, err := c.tx.entry(t); err != nil {
+		if e, err := c.user.entry(t); err != nil {
 			c.fault("the index at %x: %v", k, err)
 		} else if hashRef(e.Resource, e.ResourceID) != h {
 			c.fault("the index at %x leads to mutation %d, which is of another resource", k, t)
@@ -123,10 +200,10 @@ func (c *checker) receipt(k, v []byte) {
 		c.fault("%v", err)
 		return
 	}
-	r, err := c.tx.at(first)
+	r, err := c.user.at(first)
 	if err != nil {
 		c.fault("a receipt: %v", err)
-	} else if !bytes.Equal(c.tx.prefix.receiptKey(string(r.key)), k) {
+	} else if !bytes.Equal(c.user.prefix.receiptKey(string(r.key)), k) {
 		c.fault("the receipt at %x names batch %d, which has another Idempotency-Key", k, first)
 	}
 }
@@ -137,7 +214,7 @@ func (c *checker) merged(k, v []byte) {
 		return
 	}
 	base, first := keyNumber(k)-1, mergedBatch(k)
-	r, err := c.tx.at(first)
+	r, err := c.user.at(first)
 	if err != nil {
 		c.fault("a merged batch: %v", err)
 	} else if r.first != first || r.base != base {

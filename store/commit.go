@@ -1,10 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	bolt "go.etcd.io/bbolt"
@@ -16,24 +17,24 @@ import (
 // maxGroup bounds how many pushes share a transaction.
 const maxGroup = 1024
 
+// maxGroupBytes bounds the size of a group, but for its last batch.
+const maxGroupBytes = 16 << 20
+
 // errRaced: another batch was appended after the snapshot that a write rests on.
 var errRaced = errors.New("the log has moved on")
 
 // errFailed is what every call gets after a failure that only a restart clears.
 var errFailed = fmt.Errorf("%w: it has failed", mutlog.ErrUnavailable)
 
-// write is what one push puts into the file, if the head of its log is still
+// write is the batch that one push appends, if the head of its log is still
 // previous.
 type write struct {
-	user     mutlog.User
+	user     prefix
 	previous mutlog.Timestamp
-	puts     []keyValue
+	record   []byte
+	place    place // but for the group
 	done     chan error
 }
-
-type keyValue struct{ key, value []byte }
-
-func (w *write) put(key, value []byte) { w.puts = append(w.puts, keyValue{key, value}) }
 
 // commit hands w to the committer and waits until it is on disk.
 func (s *Bolt) commit(w *write) error {
@@ -60,18 +61,38 @@ func (s *Bolt) enqueue(w *write) error {
 
 // commitLoop commits all pushes that wait, of whatever users, in one
 // transaction, and with it one pair of disk syncs; meanwhile the next gather. A
-// lone push waits for nobody.
+// lone push waits for nobody. In the end it folds what is recent, so that the
+// store opens at once.
 func (s *Bolt) commitLoop() {
 	defer close(s.done)
+	debug.SetPanicOnFault(true) // see tryCommit
 	group := make([]*write, 0, maxGroup)
 	for w := range s.queue {
 		group = append(group[:0], w)
-		for len(group) < maxGroup && len(s.queue) > 0 {
-			group = append(group, <-s.queue)
+		size := len(w.record)
+		for len(group) < maxGroup && size < maxGroupBytes && len(s.queue) > 0 {
+			w := <-s.queue
+			group = append(group, w)
+			size += len(w.record)
 		}
 		s.commitGroup(group)
 		clear(group)
 	}
+	for s.seal(1) {
+		if s.tryCommit(nil, nil) != nil {
+			return // what is not folded is read when the store is opened
+		}
+	}
+}
+
+// seal begins to fold if no fold is under way and there are at least n recent
+// batches; it tells whether one is under way.
+func (s *Bolt) seal(n int) bool {
+	if s.fold == nil && s.recent.count >= n {
+		s.recent.seal()
+		s.fold = newFold(s.recent.sealed, s.lastGroup)
+	}
+	return s.fold != nil
 }
 
 // commitGroup answers every write of group, after its data is on disk.
@@ -84,71 +105,160 @@ func (s *Bolt) commitGroup(group []*write) {
 		}
 		w.done <- results[i]
 	}
+	s.seal(foldBatches)
 }
 
+// tryCommit makes the writes of group durable and folds a part of the recent
+// batches. results tells which writes were raced.
 func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 	if s.isFailed.Load() {
 		return errFailed
 	}
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
-	}
 	defer func() {
 		if r := recover(); r != nil {
-			// bbolt panics when it meets a damaged page.
-			tx.Rollback()
+			// bbolt panics when it meets a damaged page, and reading one that
+			// the disk has lost faults.
+			s.stuck = true
 			s.fail()
 			err = fmt.Errorf("%w: %v", mutlog.ErrOutcomeUnknown, r)
 		}
 	}()
-	before := tx.ID() - 1
-	if err := apply(tx, group, results); err != nil {
+	tx, err := s.db.Begin(true)
+	if err != nil {
+		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
+	}
+	c, err := s.prepare(tx, group, results)
+	if err != nil || c == nil {
 		tx.Rollback()
 		return err
 	}
 	if err := tx.Commit(); err != nil {
-		return s.commitError(err, before)
+		return s.commitError(err)
 	}
-	s.durable.reach(before + 1)
+	if s.lastTransaction() != c.state.transaction {
+		s.fail()
+		return fmt.Errorf("%w: the file does not have what was written to it", mutlog.ErrOutcomeUnknown)
+	}
+	s.publish(c)
 	return nil
 }
 
-// apply puts the writes of group into tx; results tells which were raced.
-func apply(tx *bolt.Tx, group []*write, results []error) error {
-	logs := tx.Bucket(bucketLogs)
+// commit is what is true once a transaction is durable.
+type commit struct {
+	state  state
+	group  uint64
+	writes []*write // those of the group that were not raced
+	places []place
+	fold   *fold
+}
+
+// prepare puts into tx what is to be committed; nil if there is nothing.
+func (s *Bolt) prepare(tx *bolt.Tx, group []*write, results []error) (*commit, error) {
+	c := &commit{group: s.lastGroup, fold: s.fold}
+	records := s.admit(tx, group, results, c)
+	if len(records) == 0 && s.fold == nil {
+		return nil, nil
+	}
+	unavailable := func(err error) error {
+		if errors.Is(err, mutlog.ErrCorrupt) {
+			return err
+		}
+		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
+	}
+	if s.fold != nil {
+		n := max(2*len(records), minFold)
+		if group == nil {
+			n = maxFold
+		}
+		var err error
+		if c.fold, err = s.fold.step(tx, s.recent, n); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	if len(records) > 0 {
+		c.group++
+		if err := putGroup(tx.Bucket(bucketGroups), c.group, records); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	c.state = state{transaction: tx.ID(), batches: s.state.batches + uint64(len(records))}
+	if err := c.state.write(tx); err != nil {
+		return nil, unavailable(err)
+	}
+	return c, nil
+}
+
+// How many batches one commit folds: twice as many as it brings, so that
+// folding ends before the next batches are to be folded, or without pushes more.
+const (
+	minFold = 64
+	maxFold = 4096
+)
+
+// admit returns the records of the writes that are not raced.
+func (s *Bolt) admit(tx *bolt.Tx, group []*write, results []error, c *commit) (records [][]byte) {
+	taken := make(map[prefix]bool, len(group))
 	for i, w := range group {
-		user := newBoltTx(logs, w.user)
-		head, err := user.Head()
+		head, err := s.head(tx, w.user)
 		switch {
 		case err != nil:
 			results[i] = err // the log of this user is damaged; the others' are not
-		case head != w.previous:
+		case head != w.previous || taken[w.user]:
 			results[i] = errRaced
 		default:
-			for _, kv := range w.puts {
-				if err := logs.Put(kv.key, kv.value); err != nil {
-					return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
-				}
-			}
+			taken[w.user] = true
+			pl := w.place
+			pl.group, pl.index, pl.tags = s.lastGroup+1, len(records), bytes.Clone(pl.tags)
+			c.writes, c.places = append(c.writes, w), append(c.places, pl)
+			records = append(records, w.record)
 		}
 	}
-	return nil
+	return records
+}
+
+// head returns the head of the log of the user p.
+func (s *Bolt) head(tx *bolt.Tx, p prefix) (mutlog.Timestamp, error) {
+	sealed, active := s.recent.of(p)
+	for _, recent := range [][]place{active, sealed} {
+		if n := len(recent); n > 0 {
+			return recent[n-1].head(), nil
+		}
+	}
+	return newBoltTx(tx, p, nil, nil).Head()
+}
+
+// publish makes c, which is durable, known to readers.
+func (s *Bolt) publish(c *commit) {
+	s.state, s.lastGroup = c.state, c.group
+	if s.fold != nil && c.fold == nil {
+		s.recent.forget()
+	}
+	s.fold = c.fold
+	s.recent.publish(c.writes, c.places)
 }
 
 // commitError says what an error of a commit means. Without room nothing was
 // changed, and there may be room again: that is plain unavailability. After any
 // other error of a write or a sync the batch may be on disk or not, and the
 // pages in memory may differ from those on disk: then only a restart can tell.
-// before is the transaction that the file held before the commit.
-func (s *Bolt) commitError(err error, before int) error {
-	noRoom := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
-		errors.Is(err, syscall.EFBIG) || errors.Is(err, bolterrors.ErrMaxSizeReached)
-	if noRoom && s.lastTransaction() == before {
+func (s *Bolt) commitError(err error) error {
+	if noRoom(err) && s.lastTransaction() == s.state.transaction {
 		return fmt.Errorf("%w: no room on the disk: %v", mutlog.ErrUnavailable, err)
 	}
 	s.fail()
 	return fmt.Errorf("%w: %v", mutlog.ErrOutcomeUnknown, err)
+}
+
+// noRoom tells whether err, of a commit, says that the disk or a limit has no
+// room for more.
+func noRoom(err error) bool {
+	for _, full := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		// bbolt does not wrap the error of growing the file.
+		if errors.Is(err, full) || strings.HasSuffix(err.Error(), full.Error()) {
+			return true
+		}
+	}
+	return errors.Is(err, bolterrors.ErrMaxSizeReached)
 }
 
 // lastTransaction returns the number of the newest transaction in the file.
@@ -159,51 +269,4 @@ func (s *Bolt) lastTransaction() int {
 	}
 	defer tx.Rollback()
 	return tx.ID()
-}
-
-// durable knows the newest transaction that is on disk for certain.
-type durable struct {
-	id      atomic.Int64
-	mu      sync.Mutex
-	changed sync.Cond // of id or failed
-	failed  bool
-}
-
-func newDurable() *durable {
-	d := &durable{}
-	d.changed.L = &d.mu
-	return d
-}
-
-// reach records that transaction id is durable.
-func (d *durable) reach(id int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.id.Store(int64(id))
-	d.changed.Broadcast()
-}
-
-// giveUp records that no other transaction will be.
-func (d *durable) giveUp() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failed = true
-	d.changed.Broadcast()
-}
-
-// wait returns once transaction id is durable, or errFailed if that is not to
-// be known.
-func (d *durable) wait(id int) error {
-	if int64(id) <= d.id.Load() {
-		return nil
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for int64(id) > d.id.Load() {
-		if d.failed {
-			return errFailed
-		}
-		d.changed.Wait()
-	}
-	return nil
 }

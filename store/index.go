@@ -14,12 +14,12 @@ import (
 
 // The index
 //
-// The index of a user leads from a resource to its newest mutation. Written
-// with each push, it would cost one leaf of the B+tree for each mutation. So a
-// push leaves it alone, and the newest batches of a log, its tail, are searched
-// by their tags. Once the tail has grown to tailBatches or tailEntries, the
-// push that makes it so settles it: all its entries go into the index at once,
-// and that batch is marked as settled. A small log never has an index at all.
+// The index of a user leads from a resource to its newest mutation. Brought up
+// to date with each push, it would cost one leaf of the B+tree for each
+// mutation. So the newest places of a log, its tail, are searched by their tags.
+// Once the tail has grown to tailBatches or tailEntries, the folding that makes
+// it so settles it: all its mutations go into the index at once, and the last
+// place is marked as settled. A small log never has an index at all.
 //
 // A chunk of the index holds up to chunkEntries entries in the order of their
 // hashes, which is the first 16 bytes of the SHA-256 of resource, NUL and
@@ -76,18 +76,18 @@ func (tx *boltTx) newest(searches []search, at mutlog.Timestamp) error {
 	return tx.searchIndex(searches, at)
 }
 
-// readTail reads the batches behind the index, the newest first.
+// readTail reads the places behind the index, the newest first.
 func (tx *boltTx) readTail() error {
 	if tx.tailRead {
 		return nil
 	}
-	r, ok, err := tx.last()
-	for ; ok && err == nil; r, ok, err = tx.record(tx.cursor.Prev()) {
-		if tx.hasSettled = r.settled; r.settled {
-			break
+	err := tx.walkBack(func(pl place) bool {
+		if tx.hasSettled = pl.settled; pl.settled {
+			return false
 		}
-		tx.tail = append(tx.tail, r)
-	}
+		tx.tail = append(tx.tail, pl)
+		return true
+	})
 	tx.tailRead = true
 	return err
 }
@@ -96,32 +96,37 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 	if err := tx.readTail(); err != nil {
 		return err
 	}
-	for _, r := range tx.tail {
-		var entries []mutlog.Entry
-		for i := r.n - 1; i >= 0; i-- {
-			t := r.first + mutlog.Timestamp(i)
+	for _, pl := range tx.tail {
+		for i := pl.n - 1; i >= 0; i-- {
+			t := pl.first + mutlog.Timestamp(i)
 			if t > at {
 				continue
 			}
-			tag := r.tag(i)
+			tag := pl.tag(i)
 			j := sort.Search(len(searches), func(j int) bool { return searches[j].hash.tag() >= tag })
 			for ; j < len(searches) && searches[j].hash.tag() == tag; j++ {
 				if searches[j].found != mutlog.Beginning {
 					continue
 				}
-				if entries == nil {
-					var err error
-					if entries, err = r.appendEntries(nil); err != nil {
-						return err
-					}
-				}
-				if entries[i].Ref() == searches[j].ref {
+				if same, err := tx.isOf(pl, i, searches[j].ref); err != nil {
+					return err
+				} else if same {
 					searches[j].found = t
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// isOf tells whether the mutation at index i of a batch is of the resource ref.
+func (tx *boltTx) isOf(pl place, i int, ref mutlog.Ref) (bool, error) {
+	r, err := tx.record(pl)
+	if err != nil {
+		return false, err
+	}
+	e, err := r.entry(i)
+	return e.Ref() == ref, err
 }
 
 func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp) error {
@@ -152,19 +157,6 @@ func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp) error {
 		s.found = t
 	}
 	return nil
-}
-
-// entry returns the mutation with the timestamp t.
-func (tx *boltTx) entry(t mutlog.Timestamp) (*mutlog.Entry, error) {
-	r, err := tx.at(t)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := r.appendEntries(make([]mutlog.Entry, 0, r.n))
-	if err != nil {
-		return nil, err
-	}
-	return &entries[t-r.first], nil
 }
 
 // Newest implements mutlog.Reader.
@@ -271,11 +263,7 @@ func (tx *boltTx) chunkOf(bound mutlog.Timestamp) (chunk, error) {
 		if tx.prefix.has(k, kindIndex) {
 			c.upper = keyNumber(k)
 		}
-		if k == nil {
-			k, v = tx.cursor.Last()
-		} else {
-			k, v = tx.cursor.Prev()
-		}
+		k, v = tx.seekBefore(tx.prefix.key(kindIndex, bound))
 		if !tx.prefix.has(k, kindIndex) {
 			return c, nil
 		}
@@ -289,54 +277,53 @@ func (tx *boltTx) chunkOf(bound mutlog.Timestamp) (chunk, error) {
 	return c, nil
 }
 
-// settle brings the index up to b, which is about to be appended, if the tail
-// has become long, and tells whether it did.
-func (tx *boltTx) settle(b *mutlog.Batch, w *write) (bool, error) {
+// settle returns what brings the index up to the last of places, which are about
+// to be folded; nothing while the tail is short.
+func (tx *boltTx) settle(places []place) ([]keyValue, error) {
 	if err := tx.readTail(); err != nil {
-		return false, err
+		return nil, err
 	}
-	n := len(b.Entries)
-	for _, r := range tx.tail {
-		n += r.n
+	n := 0
+	for _, tail := range [][]place{tx.tail, places} {
+		for i := range tail {
+			n += tail[i].n
+		}
 	}
-	if n < tailEntries && len(tx.tail)+1 < tailBatches {
-		return false, nil
+	if n < tailEntries && len(tx.tail)+len(places) < tailBatches {
+		return nil, nil
 	}
-	updates, err := tx.tailUpdates(b, n)
+	updates, err := tx.updates(places, n)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	var puts []keyValue
 	for len(updates) > 0 {
 		c, err := tx.chunkOf(updates[0].hash.bound())
 		if err != nil {
-			return false, err
-		}
-		n := sort.Search(len(updates), func(i int) bool { return updates[i].hash.bound() >= c.upper })
-		tx.putChunk(c, updates[:n], w)
-		updates = updates[n:]
-	}
-	return true, nil
-}
-
-// tailUpdates returns the newest mutation of each resource in the tail and b,
-// in the order of hashes.
-func (tx *boltTx) tailUpdates(b *mutlog.Batch, n int) ([]search, error) {
-	updates := make([]search, 0, n)
-	add := func(entries []mutlog.Entry) {
-		for i := range entries {
-			e := &entries[i]
-			updates = append(updates, search{hash: hashRef(e.Resource, e.ResourceID), found: e.Timestamp})
-		}
-	}
-	var entries []mutlog.Entry
-	for _, r := range tx.tail {
-		var err error
-		if entries, err = r.appendEntries(entries[:0]); err != nil {
 			return nil, err
 		}
-		add(entries)
+		n := sort.Search(len(updates), func(i int) bool { return updates[i].hash.bound() >= c.upper })
+		puts = tx.appendChunk(puts, c, updates[:n])
+		updates = updates[n:]
 	}
-	add(b.Entries)
+	return puts, nil
+}
+
+// updates returns the newest mutation of each resource in the tail and places,
+// n mutations in all, in the order of hashes.
+func (tx *boltTx) updates(places []place, n int) ([]search, error) {
+	updates := make([]search, 0, n)
+	for _, tail := range [][]place{tx.tail, places} {
+		for _, pl := range tail {
+			r, err := tx.record(pl)
+			if err != nil {
+				return nil, err
+			}
+			if updates, err = r.appendUpdates(updates); err != nil {
+				return nil, err
+			}
+		}
+	}
 	slices.SortFunc(updates, func(a, b search) int {
 		if c := bytes.Compare(a.hash[:], b.hash[:]); c != 0 {
 			return c
@@ -346,8 +333,25 @@ func (tx *boltTx) tailUpdates(b *mutlog.Batch, n int) ([]search, error) {
 	return slices.CompactFunc(updates, func(a, b search) bool { return a.hash == b.hash }), nil
 }
 
-// putChunk merges updates into c, and splits it if it becomes too large.
-func (tx *boltTx) putChunk(c chunk, updates []search, w *write) {
+// appendUpdates appends the hash and timestamp of each mutation of a batch.
+func (r *record) appendUpdates(updates []search) ([]search, error) {
+	if checksum(r.entries) != r.crc {
+		return nil, r.corrupt("the checksum")
+	}
+	d := decoder{b: r.entries}
+	for i := range r.n {
+		var e mutlog.Entry
+		d.entry(&e, r.first+mutlog.Timestamp(i))
+		updates = append(updates, search{hash: hashRef(e.Resource, e.ResourceID), found: e.Timestamp})
+	}
+	if d.failed {
+		return nil, r.corrupt("an entry")
+	}
+	return updates, nil
+}
+
+// appendChunk appends c with updates merged in, split if it becomes too large.
+func (tx *boltTx) appendChunk(puts []keyValue, c chunk, updates []search) []keyValue {
 	merged := make([]byte, 0, len(c.entries)+len(updates)*indexEntry)
 	i := 0
 	for _, u := range updates {
@@ -373,6 +377,7 @@ func (tx *boltTx) putChunk(c chunk, updates []search, w *write) {
 			lower = h.bound()
 		}
 		k := tx.prefix.key(kindIndex, lower)
-		w.put(k, sealed(k, append(make([]byte, 4, 4+len(part)), part...)))
+		puts = append(puts, keyValue{k, sealed(k, append(make([]byte, 4, 4+len(part)), part...))})
 	}
+	return puts
 }

@@ -10,15 +10,21 @@ import (
 
 // Layout of a bbolt store, format 1
 //
-// All logs are in the bucket "logs". A key begins with 16 bytes that name the
-// user, so that all that one user has stands together: a push changes one leaf
-// of the B+tree, or few, a pull reads neighbours, and an erasure is a range.
+// What a push costs is what it changes in B+trees: a leaf for each place that it
+// touches, and the branches above. So a push touches one place, which it shares
+// with all pushes that wait together: their batches are one group (group.go), a
+// page run of its own at the right edge of the bucket "groups". Where the batches
+// of a user are is kept in memory at first (recent.go) and brought into the
+// bucket "logs" later, for thousands of batches at once in the order of keys.
+//
+// In the bucket "logs" a key begins with 16 bytes that name the user, so that
+// all that is known of one user stands together, and an erasure is a range.
 //
 //	key                                                     value
 //	┌──────────────┬────┬───────────────────┐
 //	│ user         │ 00 │ 0                 │               CRC, name of the user
 //	│ 16 bytes of  ├────┼───────────────────┤
-//	│ its SHA-256  │ 01 │ first timestamp   │               one batch (record.go)
+//	│ its SHA-256  │ 01 │ first timestamp   │               where a batch is (place)
 //	│              ├────┼───────────────────┤
 //	│              │ 02 │ lowest hash       │               a chunk of the index (index.go)
 //	│              ├────┼───────────────────┴───────────┐
@@ -30,12 +36,19 @@ import (
 //
 // Numbers are big-endian, timestamps of 7 bytes (they stay below 2^53), so that
 // the order of keys is that of time. CRCs are CRC-32C over key and value. The
-// bucket "tidemark" holds the version of the format and the id of the store.
+// bucket "tidemark" holds the version of the format, the id of the store, what
+// its newest transaction left (state.go), and up to which group the bucket
+// "logs" has been brought (folded).
 //
-// A batch is one record, and all that a push writes but for a settling of the
-// index (index.go), a receipt if it has a key, and the name of a new user. The
-// head is the last key of kind 01; a push that comes again without a key is
-// found by its base, because the batch behind a base is the one pushed on it.
+// The head of a log is that of its last place; a push that comes again without
+// a key is found by its base, because the batch behind a base is the one pushed
+// on it.
+//
+// What was tried, and dropped for it (pushes of 10 mutations by 64 devices, see
+// docs/performance.md): a key for each mutation and each resource; one record
+// per batch under the user's own keys, 8 to 18 KB written for a push of 2.5 KB,
+// nearly three pages each; groups as plain values, which the four neighbours
+// that share a leaf with each make five times as much to write.
 const (
 	kindUser    = 0x00
 	kindBatch   = 0x01
@@ -121,4 +134,55 @@ func decodeReceipt(k, v []byte) (mutlog.Timestamp, error) {
 		return 0, fmt.Errorf("%w: the receipt at key %x", mutlog.ErrCorrupt, k)
 	}
 	return mutlog.Timestamp(binary.BigEndian.Uint64(v[4:])), nil
+}
+
+// place says where a batch is. Its value in the bucket "logs" is
+//
+//	u32     CRC-32C of the key and all that follows
+//	u8      flags: 1 the index covers all up to this batch
+//	uvarint group, index in the group, number of mutations n
+//	n × u32 tags: the first bytes of the hash of each mutation's resource, so that
+//	        a search for a resource goes through places and leaves batches alone
+type place struct {
+	first   mutlog.Timestamp
+	n       int
+	group   uint64
+	index   int
+	settled bool
+	tags    []byte
+
+	// apart tells that the batch needs more keys than that of its place: it
+	// begins a log, has a key or was merged. Only a recent place knows.
+	apart bool
+}
+
+func (pl *place) head() mutlog.Timestamp { return pl.first + mutlog.Timestamp(pl.n) - 1 }
+func (pl *place) tag(i int) uint32       { return binary.BigEndian.Uint32(pl.tags[4*i:]) }
+
+const placeSettled = 1
+
+func encodePlace(k []byte, pl *place) []byte {
+	v := make([]byte, 5, 5+3*binary.MaxVarintLen64+len(pl.tags))
+	if pl.settled {
+		v[4] |= placeSettled
+	}
+	v = binary.AppendUvarint(v, pl.group)
+	v = binary.AppendUvarint(v, uint64(pl.index))
+	v = binary.AppendUvarint(v, uint64(pl.n))
+	return sealed(k, append(v, pl.tags...))
+}
+
+// decodePlace reads a place; its tags alias v.
+func decodePlace(k, v []byte) (place, error) {
+	if len(k) != keySize || !isSealed(k, v) {
+		return place{}, fmt.Errorf("%w: the place of a batch at key %x", mutlog.ErrCorrupt, k)
+	}
+	d := decoder{b: v[4:]}
+	flags := d.byte()
+	pl := place{first: keyNumber(k), settled: flags&placeSettled != 0, group: d.uvarint(), index: int(d.uvarint()), n: int(d.uvarint())}
+	pl.tags = d.b
+	if d.failed || pl.n < 1 || len(pl.tags) != 4*pl.n {
+		return place{}, fmt.Errorf("%w: the place of a batch at key %x", mutlog.ErrCorrupt, k)
+	}
+	return pl, nil
 }

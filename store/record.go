@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strings"
 	"unsafe"
 
 	"tidemark/mutlog"
@@ -12,28 +13,32 @@ import (
 
 // The record of a batch
 //
-//	u32     CRC-32C of the key and of all up to the entries
+//	u32     CRC-32C of all that follows, up to the entries
 //	u32     CRC-32C of the entries
-//	u8      flags: 1 the index covers all up to this batch, 2 a client, 4 a key
+//	16      prefix of the user
+//	u64     first timestamp
+//	u8      flags: 1 a client, 2 a key, 4 the name of the user, in the first batch of a log
 //	uvarint number of entries n
 //	uvarint first timestamp - previous head
 //	uvarint previous head - base
-//	bytes   x-client-id, Idempotency-Key, as the flags say
-//	n × u32 the first bytes of the hash of each entry's resource: a search goes
-//	        through these and leaves the entries alone
+//	bytes   x-client-id, Idempotency-Key, name of the user, as the flags say
+//	n × u32 tags (see place)
 //	n × entry:
 //	  u8      flags, see below
 //	  uvarint timestamp - that of the mutation before it, if there is one
 //	  uvarint timestamp - birth, if that is another
 //	  bytes   resource, resourceId; data, state, as the flags say
 //
-// "bytes" is a uvarint length and the bytes. The timestamps of the entries
-// follow from the key: they are consecutive.
+// "bytes" is a uvarint length and the bytes. The timestamps of the entries are
+// consecutive. A record says itself whose it is and where it belongs, so that
+// places can be found anew, and never lead to another's data unnoticed.
 const (
-	batchSettled = 1 << iota
-	batchClient
+	batchClient = 1 << iota
 	batchKey
+	batchName
 )
+
+const recordHeader = 8 + prefixSize + 8 // up to the flags
 
 const (
 	entryType     = 3 << 0 // 0 CREATE, 1 UPDATE, 2 DELETE
@@ -69,64 +74,76 @@ func isSealed(k, v []byte) bool {
 // record is a batch as it lies in the file; its slices alias the file and are
 // valid as long as the transaction.
 type record struct {
+	user     prefix
 	first    mutlog.Timestamp
 	n        int
-	settled  bool
 	base     mutlog.Timestamp
 	previous mutlog.Timestamp
 	client   []byte
 	key      []byte
+	name     []byte
 	tags     []byte
 	crc      uint32
 	entries  []byte
 }
 
-func (r *record) head() mutlog.Timestamp { return r.first + mutlog.Timestamp(r.n) - 1 }
-func (r *record) size() int              { return len(r.tags) + len(r.entries) }
-func (r *record) tag(i int) uint32       { return binary.BigEndian.Uint32(r.tags[4*i:]) }
+func (r *record) size() int { return len(r.tags) + len(r.entries) }
 
 func (r *record) corrupt(what string) error {
 	return fmt.Errorf("%w: %s of batch %d", mutlog.ErrCorrupt, what, r.first)
 }
 
-func encodeRecord(p prefix, b *mutlog.Batch, settled bool) []byte {
-	size := 64 + len(b.Client) + len(b.Key)
+// place returns where r is, if that is at index in a group.
+func (r *record) place(group uint64, index int) place {
+	return place{first: r.first, n: r.n, group: group, index: index, tags: bytes.Clone(r.tags),
+		apart: len(r.key) > 0 || len(r.name) > 0 || r.base != r.previous}
+}
+
+// encodeRecord returns the record of b, and where its tags are in it.
+func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch) (v, tags []byte) {
+	size := recordHeader + 64 + len(b.Client) + len(b.Key) + len(name)
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		size += 32 + len(e.Resource) + len(e.ResourceID) + len(e.Data) + len(e.State)
 	}
-	v := make([]byte, 8, size)
+	v = make([]byte, recordHeader, size)
+	copy(v[8:], p[:])
+	binary.BigEndian.PutUint64(v[8+prefixSize:], uint64(b.First()))
 	var flags byte
-	if settled {
-		flags |= batchSettled
-	}
 	if b.Client != "" {
 		flags |= batchClient
 	}
 	if b.Key != "" {
 		flags |= batchKey
 	}
+	if b.Previous == mutlog.Beginning {
+		flags |= batchName
+	}
 	v = append(v, flags)
 	v = binary.AppendUvarint(v, uint64(len(b.Entries)))
 	v = binary.AppendUvarint(v, uint64(b.First()-b.Previous))
 	v = binary.AppendUvarint(v, uint64(b.Previous-b.Base))
-	if b.Client != "" {
+	if flags&batchClient != 0 {
 		v = appendBytes(v, b.Client)
 	}
-	if b.Key != "" {
+	if flags&batchKey != 0 {
 		v = appendBytes(v, b.Key)
 	}
+	if flags&batchName != 0 {
+		v = appendBytes(v, name)
+	}
+	header := len(v)
 	for i := range b.Entries {
 		h := hashRef(b.Entries[i].Resource, b.Entries[i].ResourceID)
 		v = append(v, h[:4]...)
 	}
-	header := len(v)
+	entries := len(v)
 	for i := range b.Entries {
 		v = appendEntry(v, &b.Entries[i])
 	}
-	binary.BigEndian.PutUint32(v[4:], checksum(v[header:]))
-	binary.BigEndian.PutUint32(v, checksum(p.key(kindBatch, b.First()), v[4:header]))
-	return v
+	binary.BigEndian.PutUint32(v[4:], checksum(v[entries:]))
+	binary.BigEndian.PutUint32(v, checksum(v[4:entries]))
+	return v, v[header:entries:entries]
 }
 
 func appendEntry(v []byte, e *mutlog.Entry) []byte {
@@ -173,20 +190,18 @@ func appendEntry(v []byte, e *mutlog.Entry) []byte {
 	return v
 }
 
-func appendBytes[T string | []byte](v []byte, b T) []byte {
+func appendBytes[T ~string | []byte](v []byte, b T) []byte {
 	return append(binary.AppendUvarint(v, uint64(len(b))), b...)
 }
 
 // parseRecord reads all of a record but its entries, and verifies that part.
-func parseRecord(k, v []byte) (record, error) {
-	if len(k) != keySize {
-		return record{}, fmt.Errorf("%w: the key %x", mutlog.ErrCorrupt, k)
-	}
-	r := record{first: keyNumber(k)}
-	if len(v) < 8 {
+func parseRecord(v []byte) (r record, err error) {
+	if len(v) < recordHeader {
 		return r, r.corrupt("the size")
 	}
-	d := decoder{b: v[8:]}
+	r.user = prefix(v[8:])
+	r.first = mutlog.Timestamp(binary.BigEndian.Uint64(v[8+prefixSize:]))
+	d := decoder{b: v[recordHeader:]}
 	flags := d.byte()
 	n := d.uvarint()
 	r.previous = r.first - mutlog.Timestamp(d.uvarint())
@@ -197,14 +212,16 @@ func parseRecord(k, v []byte) (record, error) {
 	if flags&batchKey != 0 {
 		r.key = d.bytes()
 	}
+	if flags&batchName != 0 {
+		r.name = d.bytes()
+	}
 	if d.failed || n < 1 || n > uint64(len(d.b)/4) {
 		return r, r.corrupt("the head")
 	}
 	r.n = int(n)
-	r.settled = flags&batchSettled != 0
 	r.tags, r.entries = d.b[:4*r.n], d.b[4*r.n:]
 	r.crc = binary.BigEndian.Uint32(v[4:])
-	if header := v[4 : len(v)-len(r.entries)]; binary.BigEndian.Uint32(v) != checksum(k, header) {
+	if binary.BigEndian.Uint32(v) != checksum(v[4:len(v)-len(r.entries)]) {
 		return r, r.corrupt("the checksum of the head")
 	}
 	return r, nil
@@ -230,6 +247,33 @@ func (r *record) appendEntries(dst []mutlog.Entry) ([]mutlog.Entry, error) {
 		return dst, r.corrupt("an entry")
 	}
 	return dst, nil
+}
+
+// entry returns the entry at index i, which aliases the file.
+func (r *record) entry(i int) (e mutlog.Entry, err error) {
+	if checksum(r.entries) != r.crc {
+		return e, r.corrupt("the checksum")
+	}
+	d := decoder{b: r.entries}
+	for j := range i + 1 {
+		e = mutlog.Entry{}
+		d.entry(&e, r.first+mutlog.Timestamp(j))
+	}
+	if d.failed {
+		return e, r.corrupt("an entry")
+	}
+	return e, nil
+}
+
+// cloneEntry returns e in memory of its own.
+func cloneEntry(e *mutlog.Entry) *mutlog.Entry {
+	c := *e
+	c.Resource, c.ResourceID = strings.Clone(e.Resource), strings.Clone(e.ResourceID)
+	c.Data = bytes.Clone(e.Data)
+	if c.State = bytes.Clone(e.State); len(e.State) > 0 && len(e.Data) > 0 && &e.State[0] == &e.Data[0] {
+		c.State = c.Data
+	}
+	return &c
 }
 
 // decoder reads the parts of a record off its front. After a fault it gives
@@ -302,6 +346,6 @@ func (d *decoder) bytes() []byte {
 	return b
 }
 
-// text returns b as a string without copying it. b is part of the copy of a
-// record that was made for the caller, and nobody writes to that.
+// text returns b as a string without copying it. b is part of the file, or of
+// the copy of a record that was made for the caller, and nobody writes to those.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -1,0 +1,378 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+
+	"tidemark/mutlog"
+)
+
+// boltTx reads the log of one user: the places in the bucket "logs" and the recent
+// ones behind those, which together are one state of the log.
+type boltTx struct {
+	prefix prefix
+	groups *bolt.Bucket
+	cursor *bolt.Cursor // over the bucket "logs"
+	write  *write       // what is to be appended; nil in a View
+	name   mutlog.User  // in an Update
+
+	// The recent places, until folded says where the folded ones end those
+	// that are folded, too.
+	sealed, active []place
+	ready          bool
+	folded         place // the last one
+	hasFolded      bool
+
+	group group // the one read last
+
+	tail       []place // see readTail
+	tailRead   bool
+	hasSettled bool
+}
+
+// newBoltTx returns a reader of the log of the user p. The recent places must
+// have been taken before tx was begun.
+func newBoltTx(tx *bolt.Tx, p prefix, sealed, active []place) *boltTx {
+	return &boltTx{prefix: p, groups: tx.Bucket(bucketGroups), cursor: tx.Bucket(bucketLogs).Cursor(), sealed: sealed, active: active}
+}
+
+// begin finds the last folded place and leaves out the recent ones up to it.
+func (tx *boltTx) begin() (err error) {
+	if tx.ready {
+		return nil
+	}
+	if tx.folded, tx.hasFolded, err = tx.place(tx.seekBefore(tx.prefix.key(kindBatch+1, 0))); err != nil {
+		return err
+	}
+	if tx.hasFolded {
+		tx.sealed, tx.active = behind(tx.sealed, tx.folded.first), behind(tx.active, tx.folded.first)
+	}
+	tx.ready = true
+	return nil
+}
+
+// seekBefore moves the cursor to the last key before k.
+func (tx *boltTx) seekBefore(k []byte) (key, value []byte) {
+	if found, _ := tx.cursor.Seek(k); found == nil {
+		return tx.cursor.Last()
+	}
+	return tx.cursor.Prev()
+}
+
+// place reads the place at k; ok is false if k is none of this user.
+func (tx *boltTx) place(k, v []byte) (pl place, ok bool, err error) {
+	if !tx.prefix.has(k, kindBatch) {
+		return place{}, false, nil
+	}
+	pl, err = decodePlace(k, v)
+	return pl, err == nil, err
+}
+
+// last returns the place of the newest batch; ok is false if there is none.
+func (tx *boltTx) last() (pl place, ok bool, err error) {
+	if err := tx.begin(); err != nil {
+		return place{}, false, err
+	}
+	for _, recent := range [][]place{tx.active, tx.sealed} {
+		if n := len(recent); n > 0 {
+			return recent[n-1], true, nil
+		}
+	}
+	return tx.folded, tx.hasFolded, nil
+}
+
+// walk calls fn with the places of batches in order, from the one that holds
+// the first mutation later than after, until fn wants no more. fn must leave
+// the cursor alone.
+func (tx *boltTx) walk(after mutlog.Timestamp, fn func(place) (more bool, err error)) error {
+	if err := tx.begin(); err != nil {
+		return err
+	}
+	if tx.hasFolded && tx.folded.head() > after {
+		pl, ok, err := tx.place(tx.seekBefore(tx.prefix.key(kindBatch, max(after, 0)+1)))
+		if err == nil && (!ok || pl.head() <= after) {
+			pl, ok, err = tx.place(tx.cursor.Seek(tx.prefix.key(kindBatch, max(after, 0)+1)))
+		}
+		for ; ok && err == nil; pl, ok, err = tx.place(tx.cursor.Next()) {
+			if more, err := fn(pl); err != nil || !more {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, recent := range [][]place{tx.sealed, tx.active} {
+		i, _ := slices.BinarySearchFunc(recent, after, func(pl place, after mutlog.Timestamp) int {
+			if pl.head() <= after {
+				return -1
+			}
+			return 1
+		})
+		for _, pl := range recent[i:] {
+			if more, err := fn(pl); err != nil || !more {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// walkBack calls fn with the places of batches from the newest, until fn wants
+// no more. fn must leave the cursor alone.
+func (tx *boltTx) walkBack(fn func(place) (more bool)) error {
+	if err := tx.begin(); err != nil {
+		return err
+	}
+	for _, recent := range [][]place{tx.active, tx.sealed} {
+		for _, pl := range slices.Backward(recent) {
+			if !fn(pl) {
+				return nil
+			}
+		}
+	}
+	pl, ok, err := tx.place(tx.seekBefore(tx.prefix.key(kindBatch+1, 0)))
+	for ; ok && err == nil && fn(pl); pl, ok, err = tx.place(tx.cursor.Prev()) {
+	}
+	return err
+}
+
+// record returns the batch at a place.
+func (tx *boltTx) record(pl place) (r record, err error) {
+	if tx.group.number != pl.group {
+		if tx.group, err = readGroup(tx.groups, pl.group); err != nil {
+			return r, err
+		}
+	}
+	if r, err = tx.group.record(pl.index); err != nil {
+		return r, err
+	}
+	if r.user != tx.prefix || r.first != pl.first || r.n != pl.n {
+		return r, fmt.Errorf("%w: the place of batch %d leads to batch %d of user %x", mutlog.ErrCorrupt, pl.first, r.first, r.user)
+	}
+	return r, nil
+}
+
+// at returns the batch that holds the mutation with the timestamp t.
+func (tx *boltTx) at(t mutlog.Timestamp) (r record, err error) {
+	found := false
+	err = tx.walk(t-1, func(pl place) (bool, error) {
+		if found = pl.first <= t; found {
+			r, err = tx.record(pl)
+		}
+		return false, err
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("%w: there is no mutation %d", mutlog.ErrCorrupt, t)
+	}
+	return r, err
+}
+
+// entry returns the mutation with the timestamp t.
+func (tx *boltTx) entry(t mutlog.Timestamp) (*mutlog.Entry, error) {
+	r, err := tx.at(t)
+	if err != nil {
+		return nil, err
+	}
+	e, err := r.entry(int(t - r.first))
+	if err != nil {
+		return nil, err
+	}
+	return cloneEntry(&e), nil
+}
+
+// Head implements mutlog.Reader.
+func (tx *boltTx) Head() (mutlog.Timestamp, error) {
+	pl, ok, err := tx.last()
+	if err != nil || !ok {
+		return mutlog.Beginning, err
+	}
+	return pl.head(), nil
+}
+
+// maxReadBytes bounds what one read copies out of the file, beyond its first
+// batch.
+const maxReadBytes = 1 << 20
+
+// batches calls fn with the batches that have mutations later than after, until
+// they hold n mutations or fill maxReadBytes. more tells that there are others.
+func (tx *boltTx) batches(after mutlog.Timestamp, n int, fn func(record) error) (more bool, err error) {
+	size := 0
+	err = tx.walk(after, func(pl place) (bool, error) {
+		if n <= 0 {
+			more = true
+			return false, nil
+		}
+		r, err := tx.record(pl)
+		if err != nil {
+			return false, err
+		}
+		if size > 0 && size+r.size() > maxReadBytes {
+			more = true
+			return false, nil
+		}
+		n -= r.n
+		size += r.size()
+		return true, fn(r)
+	})
+	return more, err
+}
+
+// Batches implements mutlog.Reader.
+func (tx *boltTx) Batches(after mutlog.Timestamp, n int) (batches []*mutlog.Batch, err error) {
+	_, err = tx.batches(after, n, func(r record) error {
+		b, err := r.batch()
+		batches = append(batches, b)
+		return err
+	})
+	return batches, err
+}
+
+// Changes implements mutlog.Reader. A mutation that a later one of the stretch
+// supersedes is found by the links that lead back from those; whether one
+// behind the stretch does, the index says.
+func (tx *boltTx) Changes(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
+	entries := make([]mutlog.Entry, 0, min(n+100, 4196))
+	more, err := tx.batches(after, n, func(r record) (err error) {
+		if r.first <= until {
+			entries, err = r.appendEntries(entries)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	entries = within(entries, after, until)
+	if len(entries) == 0 {
+		return nil, until, nil
+	}
+	upTo := entries[len(entries)-1].Timestamp
+	if !more {
+		upTo = until
+	}
+	entries = dropSuperseded(entries)
+	if upTo < until {
+		entries, err = tx.dropNotNewest(entries, until)
+	}
+	return entries, upTo, err
+}
+
+// within returns the entries later than after and not later than until.
+func within(entries []mutlog.Entry, after, until mutlog.Timestamp) []mutlog.Entry {
+	for len(entries) > 0 && entries[0].Timestamp <= after {
+		entries = entries[1:]
+	}
+	for len(entries) > 0 && entries[len(entries)-1].Timestamp > until {
+		entries = entries[:len(entries)-1]
+	}
+	return entries
+}
+
+// BatchByKey implements mutlog.Reader.
+func (tx *boltTx) BatchByKey(key string) (*mutlog.Batch, error) {
+	if err := tx.begin(); err != nil {
+		return nil, err
+	}
+	for _, recent := range [][]place{tx.active, tx.sealed} {
+		for _, pl := range recent {
+			if !pl.apart {
+				continue
+			}
+			if r, err := tx.record(pl); err != nil {
+				return nil, err
+			} else if string(r.key) == key {
+				return r.batch()
+			}
+		}
+	}
+	k := tx.prefix.receiptKey(key)
+	found, v := tx.cursor.Seek(k)
+	if !bytes.Equal(found, k) {
+		return nil, nil
+	}
+	first, err := decodeReceipt(k, v)
+	if err != nil {
+		return nil, err
+	}
+	r, err := tx.at(first)
+	if err != nil {
+		return nil, err
+	}
+	b, err := r.batch()
+	if err == nil && b.Key != key {
+		err = fmt.Errorf("%w: the receipt of an Idempotency-Key names batch %d, which has another", mutlog.ErrCorrupt, first)
+	}
+	return b, err
+}
+
+// BatchesOn implements mutlog.Reader. A batch that was not merged is the one
+// right behind its base; merged ones are listed under theirs, or recent.
+func (tx *boltTx) BatchesOn(base mutlog.Timestamp) (batches []*mutlog.Batch, err error) {
+	add := func(r record) error {
+		if r.base != base || len(r.key) > 0 {
+			return nil
+		}
+		b, err := r.batch()
+		batches = append(batches, b)
+		return err
+	}
+	var firsts []mutlog.Timestamp // of merged batches
+	start := tx.prefix.mergedKey(base, 0)
+	for k, _ := tx.cursor.Seek(start); bytes.HasPrefix(k, start[:keySize]); k, _ = tx.cursor.Next() {
+		firsts = append(firsts, mergedBatch(k))
+	}
+	err = tx.walk(base, func(pl place) (bool, error) {
+		r, err := tx.record(pl)
+		if err == nil && r.previous == base {
+			err = add(r)
+		}
+		return false, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, first := range firsts {
+		r, err := tx.at(first)
+		if err == nil {
+			err = add(r)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, recent := range [][]place{tx.sealed, tx.active} {
+		for _, pl := range recent {
+			if !pl.apart || pl.first <= base {
+				continue
+			}
+			r, err := tx.record(pl)
+			if err == nil && r.base != r.previous {
+				err = add(r)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return batches, nil
+}
+
+// Append implements mutlog.Tx.
+func (tx *boltTx) Append(b *mutlog.Batch) error {
+	head, err := tx.Head()
+	if err != nil {
+		return err
+	}
+	if b.Previous != head { // it would be raced for ever
+		return fmt.Errorf("a batch that follows %d was appended to a log whose head is %d", b.Previous, head)
+	}
+	w := tx.write
+	w.previous = b.Previous
+	w.record, w.place.tags = encodeRecord(tx.prefix, tx.name, b)
+	w.place.first, w.place.n = b.First(), len(b.Entries)
+	w.place.apart = b.Key != "" || b.Base != b.Previous || b.Previous == mutlog.Beginning
+	return nil
+}
