@@ -1,9 +1,12 @@
 package mutlog
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"slices"
+	"strings"
 )
 
 // stretch is how many mutations a pull reads in one transaction, so that none
@@ -39,7 +42,7 @@ type Changes struct {
 	// Head is the head of the log at the start of the pull.
 	Head Timestamp
 
-	// The following hold once All has run to its end. HasMore tells that there
+	// The following hold once Each has run to its end. HasMore tells that there
 	// are changes behind a limit or page, NextAfter where a limit continues,
 	// Total how many changes there are on all pages of a numbered pull.
 	HasMore   bool
@@ -50,113 +53,129 @@ type Changes struct {
 	user  User
 	query Query
 	upTo  Timestamp // up to which the log has been read
-	ready []Entry   // read, and not yet yielded
 	given int64     // how many changes have passed the filter
+	out   Mutation  // the one being emitted
 }
 
 // Pull starts a pull of the log of user (rules 13 to 15). It refuses with
 // *OutOfSyncError.
 func (l *Log) Pull(ctx context.Context, user User, q Query) (*Changes, error) {
-	c := &Changes{log: l, user: user, query: q, upTo: max(q.Since, q.After)}
-	err := l.store.View(ctx, user, func(tx Reader) (err error) {
-		if c.Head, err = tx.Head(); err != nil {
-			return err
-		}
-		if q.Since > 0 && q.Since > c.Head {
-			return &OutOfSyncError{Reason: CursorAhead, Client: q.Since, Server: c.Head}
-		}
-		return c.read(tx)
-	})
+	head, err := l.Head(ctx, user)
 	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	if q.Since > 0 && q.Since > head {
+		return nil, &OutOfSyncError{Reason: CursorAhead, Client: q.Since, Server: head}
+	}
+	return &Changes{Head: head, log: l, user: user, query: q, upTo: max(q.Since, q.After)}, nil
 }
 
-// All yields the changes in stretches, each valid until the next. It may be
-// ranged over once. After an error it ends, and what it yielded is not all.
+// Each calls emit with every change in order, and pause now and then. emit runs
+// inside a transaction: it must neither wait nor keep what it is given. pause
+// runs outside of any, and an error of it ends the pull. Each may be called
+// once. After an error, what was emitted is not all.
+func (c *Changes) Each(ctx context.Context, emit func(*Mutation), pause func() error) error {
+	for c.upTo < c.Head && (!c.HasMore || c.query.Page > 0) {
+		err := ctx.Err()
+		if err == nil {
+			err = c.log.store.View(ctx, c.user, func(tx Reader) error { return c.stretch(tx, emit) })
+		}
+		if err == nil {
+			err = pause()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// All yields every change in order, in slices that belong to the caller. It may
+// be ranged over once. After an error it ends, and what it yielded is not all.
 func (c *Changes) All(ctx context.Context) iter.Seq2[[]Mutation, error] {
 	return func(yield func([]Mutation, error) bool) {
 		var out []Mutation
-		for {
-			out = c.filter(out[:0])
-			if len(out) > 0 && !yield(out, nil) || c.HasMore && c.query.Page == 0 || c.upTo >= c.Head {
-				return
+		emit := func(m *Mutation) {
+			out = append(out, Mutation{m.Type, strings.Clone(m.Resource), strings.Clone(m.ResourceID), bytes.Clone(m.Data), m.Timestamp})
+		}
+		stopped := errors.New("the caller wants no more")
+		err := c.Each(ctx, emit, func() error {
+			if len(out) > 0 && !yield(out, nil) {
+				return stopped
 			}
-			err := ctx.Err()
-			if err == nil {
-				err = c.log.store.View(ctx, c.user, c.read)
-			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
+			out = nil
+			return nil
+		})
+		if err != nil && err != stopped {
+			yield(nil, err)
 		}
 	}
 }
 
-// read reads the next stretch of the log.
-func (c *Changes) read(tx Reader) (err error) {
-	c.ready = c.ready[:0]
-	if c.upTo >= c.Head {
-		return nil
-	}
+// stretch reads the next stretch of the log and emits what the query asks for.
+func (c *Changes) stretch(tx Reader, emit func(*Mutation)) error {
 	n := stretch
 	if c.query.Limit > 0 && c.query.Page == 0 {
 		n = min(n, c.query.Limit+1)
 	}
-	if !c.query.History {
-		c.ready, c.upTo, err = tx.Changes(c.upTo, c.Head, n)
+	if c.query.History {
+		return c.history(tx, n, emit)
+	}
+	changes, upTo, err := tx.Changes(c.upTo, c.Head, n)
+	if err != nil {
 		return err
 	}
+	c.upTo = upTo
+	for i := range changes {
+		c.offer(&changes[i], emit)
+	}
+	return nil
+}
+
+// history reads the next stretch of the raw log.
+func (c *Changes) history(tx Reader, n int, emit func(*Mutation)) error {
 	batches, err := tx.Batches(c.upTo, n)
+	if err != nil {
+		return err
+	}
 	after := c.upTo
 	c.upTo = c.Head
 	for _, b := range batches {
-		for _, e := range b.Entries {
-			if e.Timestamp > after && e.Timestamp <= c.Head {
-				c.ready = append(c.ready, e)
+		for i := range b.Entries {
+			if e := &b.Entries[i]; e.Timestamp > after && e.Timestamp <= c.Head {
+				c.offer(e, emit)
 				c.upTo = e.Timestamp
 			}
 		}
 	}
-	return err
+	return nil
 }
 
-// filter appends those of the entries read that the query asks for, as the
-// device gets them.
-func (c *Changes) filter(out []Mutation) []Mutation {
+// offer emits e, as the device gets it, if the query asks for it.
+func (c *Changes) offer(e *Entry, emit func(*Mutation)) {
 	q := &c.query
+	if len(q.Resources) > 0 && !slices.Contains(q.Resources, e.Resource) {
+		return
+	}
+	if q.Since == Beginning && !q.History && !e.Live() {
+		return
+	}
 	low, high := int64(0), int64(q.Limit)
 	if q.Page > 0 {
 		low = (q.Page - 1) * high
 		high += low
 	}
-	for i := range c.ready {
-		e := &c.ready[i]
-		if len(q.Resources) > 0 && !slices.Contains(q.Resources, e.Resource) {
-			continue
+	switch c.given++; {
+	case q.Limit > 0 && c.given > high:
+		c.HasMore = true
+	case c.given > low:
+		if c.out = e.Mutation; !q.History {
+			c.out = change(e, q.Since)
 		}
-		if q.Since == Beginning && !q.History && !e.Live() {
-			continue
-		}
-		switch c.given++; {
-		case q.Limit > 0 && c.given > high:
-			c.HasMore = true
-		case c.given <= low:
-		case q.History:
-			out = append(out, e.Mutation)
-			c.NextAfter = e.Timestamp
-		default:
-			out = append(out, change(e, q.Since))
-			c.NextAfter = e.Timestamp
-		}
-		if c.HasMore && q.Page == 0 {
-			break
-		}
+		emit(&c.out)
+		c.NextAfter = e.Timestamp
 	}
 	c.Total = c.given
-	return out
 }
 
 // change returns what a device with the cursor since is told of a resource

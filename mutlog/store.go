@@ -69,7 +69,8 @@ func (b *Batch) Head() Timestamp { return b.Entries[len(b.Entries)-1].Timestamp 
 //     error comes back unchanged.
 //   - fn may run more than once, and must have no effect but through tx. It
 //     must not keep tx, nor wait for anything but tx.
-//   - Everything that tx hands out belongs to the caller, also after fn.
+//   - What tx hands out belongs to the caller, also after fn; but for Changes,
+//     which would otherwise copy all that a pull reads.
 //   - Missing is never an error.
 //   - Errors of the store itself wrap ErrUnavailable, ErrOutcomeUnknown or
 //     ErrCorrupt.
@@ -121,7 +122,8 @@ type Reader interface {
 	// are large but at least one, from those later than after and not later
 	// than until. It returns, in order, those of them that are the newest of
 	// their resource as of until, and the timestamp up to which it read: until,
-	// once there is no more. A stretch can be without changes.
+	// once there is no more. A stretch can be without changes. What it returns
+	// is only valid until fn returns, and must not be changed.
 	Changes(after, until Timestamp, n int) (changes []Entry, upTo Timestamp, err error)
 }
 

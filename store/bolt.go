@@ -45,6 +45,10 @@ type BoltOptions struct {
 	// with mutlog.ErrUnavailable. 0 means 1024.
 	QueueLength int
 
+	// FoldBatches is how many batches gather before they are folded, see
+	// recent.go; 0 means foldBatches.
+	FoldBatches int
+
 	// NoSync gives up durability, to prove that a test would notice.
 	NoSync bool
 }
@@ -53,13 +57,15 @@ type BoltOptions struct {
 type Bolt struct {
 	db   *bolt.DB
 	path string
+	file os.FileInfo // as it was opened
 
 	queue    chan *write
 	stopping sync.RWMutex // held for reading while sending to queue
 	stopped  bool
 	done     chan struct{} // closed when the committer has ended
 
-	recent *recent
+	recent      *recent
+	foldBatches int
 
 	// The committer's:
 	state     state  // of the newest transaction
@@ -85,9 +91,9 @@ func OpenBolt(path string, options BoltOptions) (*Bolt, error) {
 		return nil, fmt.Errorf("opening store: %w", err)
 	case info.IsDir():
 		return nil, fmt.Errorf("store %s: is a directory", path)
-	case info.Size() == 0:
+	case info.Size() < 2*4096: // the meta pages
 		// A file that has lost its content must not become a new, empty store.
-		return nil, fmt.Errorf("store %s %w: it is empty", path, ErrDamaged)
+		return nil, fmt.Errorf("store %s %w: it has %d bytes only", path, ErrDamaged, info.Size())
 	}
 	s, err := openFile(path, options)
 	if err != nil {
@@ -133,17 +139,30 @@ func cmp0(n, otherwise int) int {
 // faults; both become ErrDamaged.
 func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	var file *os.File
 	defer func() {
 		if r := recover(); r != nil {
+			if file != nil {
+				file.Close() // which bbolt may have left open and locked
+			}
 			s, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
 		}
 	}()
-	db, err := openBolt(path, options)
+	db, err := openBolt(path, options, func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
+		file, err = os.OpenFile(name, flag, mode)
+		return file, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	s = &Bolt{db: db, path: path, failed: make(chan struct{}), done: make(chan struct{})}
-	if s.state, err = checkFormat(db); err == nil {
+	s = &Bolt{db: db, path: path, foldBatches: cmp0(options.FoldBatches, foldBatches), failed: make(chan struct{}), done: make(chan struct{})}
+	if s.file, err = os.Stat(path); err == nil {
+		s.state, err = checkFormat(db)
+	}
+	if err == nil {
+		err = checkMetas(db, s.state)
+	}
+	if err == nil {
 		err = db.View(func(tx *bolt.Tx) (err error) {
 			s.recent, s.lastGroup, err = readRecent(tx)
 			return err
@@ -156,11 +175,12 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	return s, nil
 }
 
-func openBolt(path string, options BoltOptions) (*bolt.DB, error) {
+func openBolt(path string, options BoltOptions, open func(string, int, fs.FileMode) (*os.File, error)) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout:  5 * time.Second, // a server that is draining may still hold the lock
 		ReadOnly: options.ReadOnly,
 		NoSync:   options.NoSync,
+		OpenFile: open,
 		// The array type degrades on a fragmented file.
 		FreelistType: bolt.FreelistMapType,
 		// A file that outgrows its mapping is mapped anew, for which all
@@ -286,7 +306,9 @@ func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err 
 	defer tx.Rollback()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.catchFault(&err)
-	return fn(newBoltTx(tx, p, sealed, active))
+	t := newBoltTx(tx, p, sealed, active)
+	defer t.release()
+	return fn(t)
 }
 
 // catchFault, deferred with debug.SetPanicOnFault, fails the store if its file
@@ -398,13 +420,12 @@ func (s *Bolt) recentUsers(ctx context.Context) (map[prefix]mutlog.User, error) 
 // to write has already removed the mark of that.
 func (s *Bolt) Clean() bool { return s.state.clean }
 
-// Size returns the size of the file in bytes.
-func (s *Bolt) Size() int64 {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return 0
-	}
-	return info.Size()
+// Size returns the size in bytes of the pages in use or used before.
+func (s *Bolt) Size() (size int64, err error) {
+	return size, s.db.View(func(tx *bolt.Tx) error {
+		size = tx.Size()
+		return nil
+	})
 }
 
 // Failed implements Store.
@@ -434,7 +455,7 @@ func (s *Bolt) Close() error {
 	}
 	var err error
 	if s.queue != nil && !s.isFailed.Load() {
-		err = s.markClean(true)
+		err = errors.Join(s.markClean(true), s.markClean(true)) // in both meta pages, see meta.go
 	}
 	return errors.Join(err, s.db.Close())
 }

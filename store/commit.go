@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -105,7 +106,7 @@ func (s *Bolt) commitGroup(group []*write) {
 		}
 		w.done <- results[i]
 	}
-	s.seal(foldBatches)
+	s.seal(s.foldBatches)
 }
 
 // tryCommit makes the writes of group durable and folds a part of the recent
@@ -132,6 +133,11 @@ func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 		tx.Rollback()
 		return err
 	}
+	if err := s.stillThere(tx); err != nil {
+		tx.Rollback()
+		s.fail()
+		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
+	}
 	if err := tx.Commit(); err != nil {
 		return s.commitError(err)
 	}
@@ -140,6 +146,21 @@ func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 		return fmt.Errorf("%w: the file does not have what was written to it", mutlog.ErrOutcomeUnknown)
 	}
 	s.publish(c)
+	return nil
+}
+
+// stillThere returns an error if the file was replaced, removed or cut short
+// while it is open: a restart would not find what is written to it.
+func (s *Bolt) stillThere(tx *bolt.Tx) error {
+	info, err := os.Stat(s.path)
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(info, s.file):
+		return errors.New("another file has taken its place")
+	case info.Size() < tx.Size():
+		return errors.New("it was cut short")
+	}
 	return nil
 }
 

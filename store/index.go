@@ -187,8 +187,14 @@ func (tx *boltTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entr
 }
 
 // dropSuperseded drops the entries that a later one of entries supersedes.
-func dropSuperseded(entries []mutlog.Entry) []mutlog.Entry {
-	dead := make([]bool, len(entries))
+func (s *scratch) dropSuperseded(entries []mutlog.Entry) []mutlog.Entry {
+	dead := slices.Grow(s.dead[:0], len(entries))[:len(entries)]
+	clear(dead)
+	s.dead = dead
+	first := slices.IndexFunc(entries, func(e mutlog.Entry) bool { return e.Prev >= entries[0].Timestamp })
+	if first < 0 {
+		return entries
+	}
 	for i := range entries {
 		prev := entries[i].Prev
 		if prev < entries[0].Timestamp {

@@ -235,10 +235,17 @@ func (r *record) batch() (*mutlog.Batch, error) {
 
 // appendEntries appends the entries to dst, in memory of their own.
 func (r *record) appendEntries(dst []mutlog.Entry) ([]mutlog.Entry, error) {
+	own := *r
+	own.entries = bytes.Clone(r.entries)
+	return own.borrowEntries(dst)
+}
+
+// borrowEntries appends the entries to dst; they alias the file.
+func (r *record) borrowEntries(dst []mutlog.Entry) ([]mutlog.Entry, error) {
 	if checksum(r.entries) != r.crc {
 		return dst, r.corrupt("the checksum")
 	}
-	d := decoder{b: bytes.Clone(r.entries)}
+	d := decoder{b: r.entries}
 	for i := range r.n {
 		dst = append(dst, mutlog.Entry{})
 		d.entry(&dst[len(dst)-1], r.first+mutlog.Timestamp(i))

@@ -33,9 +33,9 @@ type Store interface {
 
 // Open opens the store that url names: the path of a bbolt file, which is
 // created if it does not exist.
-func Open(url string) (Store, error) {
+func Open(url string, options BoltOptions) (Store, error) {
 	if scheme, _, ok := strings.Cut(url, "://"); ok {
 		return nil, errors.New(scheme + ":// is no kind of store; give the path of a file")
 	}
-	return OpenBolt(url, BoltOptions{})
+	return OpenBolt(url, options)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -26,7 +27,8 @@ type boltTx struct {
 	folded         place // the last one
 	hasFolded      bool
 
-	group group // the one read last
+	group   group // the one read last
+	scratch *scratch
 
 	tail       []place // see readTail
 	tailRead   bool
@@ -233,15 +235,19 @@ func (tx *boltTx) Batches(after mutlog.Timestamp, n int) (batches []*mutlog.Batc
 
 // Changes implements mutlog.Reader. A mutation that a later one of the stretch
 // supersedes is found by the links that lead back from those; whether one
-// behind the stretch does, the index says.
+// behind the stretch does, the index says. The entries alias the file.
 func (tx *boltTx) Changes(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
-	entries := make([]mutlog.Entry, 0, min(n+100, 4196))
+	if tx.scratch == nil {
+		tx.scratch = scratches.Get().(*scratch)
+	}
+	entries := tx.scratch.entries[:0]
 	more, err := tx.batches(after, n, func(r record) (err error) {
 		if r.first <= until {
-			entries, err = r.appendEntries(entries)
+			entries, err = r.borrowEntries(entries)
 		}
 		return err
 	})
+	tx.scratch.entries = entries
 	if err != nil {
 		return nil, 0, err
 	}
@@ -253,11 +259,28 @@ func (tx *boltTx) Changes(after, until mutlog.Timestamp, n int) ([]mutlog.Entry,
 	if !more {
 		upTo = until
 	}
-	entries = dropSuperseded(entries)
+	entries = tx.scratch.dropSuperseded(entries)
 	if upTo < until {
 		entries, err = tx.dropNotNewest(entries, until)
 	}
 	return entries, upTo, err
+}
+
+// scratch is the memory of one Changes, which lasts as long as its transaction
+// and is used again.
+type scratch struct {
+	entries []mutlog.Entry
+	dead    []bool
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// release ends the use of what tx has handed out.
+func (tx *boltTx) release() {
+	if tx.scratch != nil {
+		scratches.Put(tx.scratch)
+		tx.scratch = nil
+	}
 }
 
 // within returns the entries later than after and not later than until.
