@@ -1,8 +1,13 @@
 package mutlog
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 )
 
 // Check verifies the whole store: its structure first, then every rule for the
@@ -18,7 +23,7 @@ func Check(ctx context.Context, store Store, report func(problem string)) error 
 		return err // rules would only repeat what is wrong below them
 	}
 	return store.Users(ctx, func(user User) error {
-		c := &logChecker{head: Beginning, user: user, report: report}
+		c := newLogChecker(user, report)
 		for {
 			more := false
 			err := store.View(ctx, user, func(tx Reader) (err error) {
@@ -37,7 +42,7 @@ func Check(ctx context.Context, store Store, report func(problem string)) error 
 
 // CheckUser verifies the rules of one log in one state of it.
 func CheckUser(tx Reader, user User, report func(problem string)) error {
-	c := &logChecker{head: Beginning, user: user, report: report}
+	c := newLogChecker(user, report)
 	for more := true; more; {
 		var err error
 		if more, err = c.next(tx); err != nil {
@@ -47,11 +52,19 @@ func CheckUser(tx Reader, user User, report func(problem string)) error {
 	return nil
 }
 
-// logChecker goes through one log from its beginning.
+// logChecker goes through one log from its beginning. It remembers where the
+// newest mutation of each resource is, and so neither trusts what it checks nor
+// goes back through the past of a resource for each of its mutations.
 type logChecker struct {
 	user   User
 	report func(string)
 	head   Timestamp
+	newest map[Ref]Timestamp
+	last   *Batch // that at read
+}
+
+func newLogChecker(user User, report func(string)) *logChecker {
+	return &logChecker{user: user, report: report, head: Beginning, newest: map[Ref]Timestamp{}}
 }
 
 func (c *logChecker) fault(at Timestamp, format string, args ...any) {
@@ -73,10 +86,30 @@ func (c *logChecker) next(tx Reader) (more bool, err error) {
 		return true, nil
 	}
 	head, err := tx.Head()
-	if err == nil && head > c.head {
+	if err != nil {
+		return false, err
+	}
+	if head > c.head {
 		c.fault(head, "it is the head, but the log ends with %d", c.head)
 	}
-	return false, err
+	return false, c.search(tx)
+}
+
+// search checks that the newest mutation of every resource is found.
+func (c *logChecker) search(tx Reader) error {
+	byTime := func(a, b Ref) int { return cmp.Compare(c.newest[a], c.newest[b]) }
+	for refs := range slices.Chunk(slices.SortedFunc(maps.Keys(c.newest), byTime), 1000) {
+		found, err := tx.Newest(refs, c.head)
+		if err != nil {
+			return err
+		}
+		for i, ref := range refs {
+			if want := c.newest[ref]; found[i] == nil || found[i].Timestamp != want {
+				c.fault(want, "it is the newest of its resource, but is not found as that")
+			}
+		}
+	}
+	return nil
 }
 
 // batch checks one batch on top of the state before it.
@@ -103,22 +136,42 @@ func (c *logChecker) batch(tx Reader, b *Batch) error {
 
 // before returns the newest mutation of each entry's resource before it.
 func (c *logChecker) before(tx Reader, b *Batch) ([]*Entry, error) {
-	refs := make([]Ref, len(b.Entries))
-	for i := range b.Entries {
-		refs[i] = b.Entries[i].Ref()
-	}
-	before, err := tx.Newest(refs, b.Previous)
-	if err != nil {
-		return nil, err
-	}
+	before := make([]*Entry, len(b.Entries))
 	inBatch := map[Ref]*Entry{}
 	for i := range b.Entries {
-		if e := inBatch[refs[i]]; e != nil {
-			before[i] = e
+		ref := b.Entries[i].Ref()
+		if before[i] = inBatch[ref]; before[i] == nil {
+			var err error
+			if before[i], err = c.at(tx, c.newest[ref]); err != nil {
+				return nil, err
+			}
 		}
-		inBatch[refs[i]] = &b.Entries[i]
+		inBatch[ref] = &b.Entries[i]
+	}
+	for ref, e := range inBatch {
+		ref = Ref{strings.Clone(ref.Resource), strings.Clone(ref.ResourceID)} // they may be parts of the batch
+		c.newest[ref] = e.Timestamp
 	}
 	return before, nil
+}
+
+// at returns the mutation with the timestamp t, which the log holds unless it
+// is 0; then nil.
+func (c *logChecker) at(tx Reader, t Timestamp) (*Entry, error) {
+	if t == 0 {
+		return nil, nil
+	}
+	if c.last == nil || t < c.last.First() || t > c.last.Head() {
+		batches, err := tx.Batches(t-1, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(batches) == 0 || t < batches[0].First() || t > batches[0].Head() {
+			return nil, fmt.Errorf("%w: mutation %d is not found", ErrCorrupt, t)
+		}
+		c.last = batches[0]
+	}
+	return &c.last.Entries[t-c.last.First()], nil
 }
 
 // entry checks one mutation, whose resource had the newest mutation before.
@@ -132,12 +185,16 @@ func (c *logChecker) entry(e *Entry, before *Entry) {
 		c.fault(t, "its resource is %q %q (rule 5)", e.Resource, e.ResourceID)
 	}
 	for _, data := range [][]byte{e.Data, e.State} {
-		if data != nil && (data[0] != '{' || !validJSON(data) || nesting(data) > maxNesting || hasNUL(data)) {
+		if data != nil && (!bytes.HasPrefix(data, []byte("{")) || !validJSON(data) || nesting(data) > MaxNesting || hasNUL(data)) {
 			c.fault(t, "its data is no valid JSON object (rule 5)")
 			return
 		}
 	}
-	if (e.Type == Create || e.Type == Update) && e.Data == nil {
+	switch {
+	case e.Type != Create && e.Type != Update && e.Type != Delete:
+		c.fault(t, "its type is %q (rule 5)", e.Type)
+		return
+	case e.Type != Delete && e.Data == nil:
 		c.fault(t, "a %s without data (rule 5)", e.Type)
 		return
 	}

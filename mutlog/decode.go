@@ -20,9 +20,9 @@ type Limits struct {
 // DefaultLimits are the limits of the protocol.
 var DefaultLimits = Limits{Mutations: 100, DataBytes: 64 << 10}
 
-// maxNesting is how many levels of objects and arrays the data of a mutation
+// MaxNesting is how many levels of objects and arrays the data of a mutation
 // may have, itself included.
-const maxNesting = 64
+const MaxNesting = 64
 
 // maxJSONDepth is the nesting at which the JSON reader itself gives up.
 const maxJSONDepth = 10000
@@ -219,7 +219,7 @@ func (d *pushDecoder) syntaxError(err error) error {
 	}
 	offset = min(max(offset, 0), len(d.body))
 	if nesting(d.body[:offset]) >= maxJSONDepth {
-		return &ValidationError{Faults: []Fault{{NoIndex, "mutations", fmt.Sprintf("Invalid mutations: nested more than %d levels", maxNesting)}}}
+		return &ValidationError{Faults: []Fault{{NoIndex, "mutations", fmt.Sprintf("Invalid mutations: nested more than %d levels", MaxNesting)}}}
 	}
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
@@ -271,7 +271,7 @@ func (r *rawMutation) check(m *Mutation, index int, limits Limits, faults *fault
 		if m.Type == Create || m.Type == Update {
 			fault("data", "Missing data")
 		}
-	case r.data[0] != '{' || nesting(r.data) > maxNesting || hasNUL(r.data):
+	case r.data[0] != '{' || nesting(r.data) > MaxNesting || hasNUL(r.data):
 		fault("data", "Invalid data")
 	case len(r.data) > limits.DataBytes:
 		fault("data", "Data must not exceed %d bytes", limits.DataBytes)
@@ -309,7 +309,7 @@ func unquote(raw []byte) string {
 
 // nesting returns how deep objects and arrays nest in valid JSON.
 func nesting(raw []byte) int {
-	if n := bytes.Count(raw, []byte{'{'}) + bytes.Count(raw, []byte{'['}); n <= maxNesting {
+	if n := bytes.Count(raw, []byte{'{'}) + bytes.Count(raw, []byte{'['}); n <= MaxNesting {
 		return n // an upper bound, found much faster, is enough where nothing can be too deep
 	}
 	depth, deepest, inString := 0, 0, false

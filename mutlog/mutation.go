@@ -1,6 +1,9 @@
 package mutlog
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"strconv"
 	"unicode"
 	"unicode/utf8"
@@ -16,6 +19,12 @@ const (
 	Create Type = "CREATE"
 	Update Type = "UPDATE"
 	Delete Type = "DELETE"
+)
+
+// Bounds of names, in bytes.
+const (
+	MaxResourceBytes   = 64
+	MaxResourceIDBytes = 128
 )
 
 // Mutation is one change of one resource, as devices send and receive it; its
@@ -72,6 +81,46 @@ func (m *Mutation) AppendJSON(dst []byte) []byte {
 // MarshalJSON returns the wire shape of m.
 func (m Mutation) MarshalJSON() ([]byte, error) { return m.AppendJSON(nil), nil }
 
+// UnmarshalJSON reads the wire shape of a mutation, as a server sends it: strict
+// JSON, one of the types, and a timestamp that is one if it is there. Data keeps
+// its bytes. Members that are not known are ignored: a later server may add
+// some.
+func (m *Mutation) UnmarshalJSON(raw []byte) error {
+	if !validJSON(raw) || raw[0] != '{' {
+		return errors.New("a mutation is not a strict JSON object")
+	}
+	var got Mutation
+	for _, member := range parseObject(bytes.Clone(raw)) { // raw belongs to the decoder
+		name := unquote(member.name)
+		s, isText := text(member.value)
+		ok := true
+		switch name {
+		case "type":
+			got.Type, ok = Type(s), isText
+		case "resource":
+			got.Resource, ok = s, isText && ValidResource(s)
+		case "resourceId":
+			got.ResourceID, ok = s, isText && ValidResourceID(s)
+		case "data":
+			got.Data, ok = member.value, member.isObject()
+		case "timestamp":
+			n, err := ParseNumber(s, 1, int64(MaxTimestamp))
+			got.Timestamp, ok = Timestamp(n), !isText && err == nil
+		}
+		if !ok {
+			return fmt.Errorf("a mutation has a wrong %s", name)
+		}
+	}
+	if got.Type != Create && got.Type != Update && got.Type != Delete {
+		return fmt.Errorf("a mutation has the type %q", clip(string(got.Type)))
+	}
+	if got.Resource == "" {
+		return errors.New("a mutation has no resource")
+	}
+	*m = got
+	return nil
+}
+
 // AppendQuoted appends s as a JSON string to dst.
 func AppendQuoted(dst []byte, s string) []byte {
 	for i := range len(s) {
@@ -88,7 +137,7 @@ func AppendQuoted(dst []byte, s string) []byte {
 // ValidResource reports whether s can be the name of a kind of resource:
 // ^[A-Z][A-Z0-9_]{0,63}$.
 func ValidResource(s string) bool {
-	if len(s) < 1 || len(s) > 64 || s[0] < 'A' || s[0] > 'Z' {
+	if len(s) < 1 || len(s) > MaxResourceBytes || s[0] < 'A' || s[0] > 'Z' {
 		return false
 	}
 	for _, c := range []byte(s) {
@@ -103,7 +152,7 @@ func ValidResource(s string) bool {
 // 128 bytes of valid UTF-8 that prints, that is without control and format
 // characters, private use and line or paragraph separators.
 func ValidResourceID(s string) bool {
-	if len(s) < 1 || len(s) > 128 || !utf8.ValidString(s) {
+	if len(s) < 1 || len(s) > MaxResourceIDBytes || !utf8.ValidString(s) {
 		return false
 	}
 	for _, r := range s {

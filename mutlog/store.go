@@ -123,7 +123,8 @@ type Reader interface {
 	// than until. It returns, in order, those of them that are the newest of
 	// their resource as of until, and the timestamp up to which it read: until,
 	// once there is no more. A stretch can be without changes. What it returns
-	// is only valid until fn returns, and must not be changed.
+	// is only valid until the next call of it and until fn returns, and must not
+	// be changed.
 	Changes(after, until Timestamp, n int) (changes []Entry, upTo Timestamp, err error)
 }
 

@@ -1,0 +1,198 @@
+// Package mutlogtest is support for tests only: a store that is too simple to
+// be wrong, a model of the rules, and random devices. No program imports it.
+package mutlogtest
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+
+	"tidemark/mutlog"
+)
+
+// Store keeps the logs in memory as slices of batches and finds everything by
+// going through them from the start. It keeps the contract of mutlog.Store but
+// for durability, and is what real stores are compared with.
+type Store struct {
+	mu       sync.Mutex // guards the fields
+	updating sync.Mutex // held during an update: they are serialised
+	logs     map[mutlog.User][]*mutlog.Batch
+	users    []mutlog.User
+}
+
+// NewStore returns a store without logs.
+func NewStore() *Store { return &Store{logs: map[mutlog.User][]*mutlog.Batch{}} }
+
+// View implements mutlog.Store.
+func (s *Store) View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return fn(reader{s.log(user)})
+}
+
+// Update implements mutlog.Store.
+func (s *Store) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) error) error {
+	s.updating.Lock()
+	defer s.updating.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	tx := &tx{reader: reader{s.log(user)}}
+	if err := fn(tx); err != nil || tx.appended == nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.logs[user]) == 0 {
+		s.users = append(s.users, user)
+	}
+	s.logs[user] = append(s.logs[user], tx.appended)
+	return nil
+}
+
+// log returns the log of user as it is now; appending leaves it as it is.
+func (s *Store) log(user mutlog.User) []*mutlog.Batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	log := s.logs[user]
+	return log[:len(log):len(log)]
+}
+
+// Users implements mutlog.Store.
+func (s *Store) Users(_ context.Context, fn func(mutlog.User) error) error {
+	s.mu.Lock()
+	users := s.users[:len(s.users):len(s.users)]
+	s.mu.Unlock()
+	for _, user := range users {
+		if err := fn(user); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Check implements mutlog.Store.
+func (s *Store) Check(context.Context, func(string)) error { return nil }
+
+// Close implements mutlog.Store.
+func (s *Store) Close() error { return nil }
+
+// reader is the log of one user.
+type reader struct{ batches []*mutlog.Batch }
+
+// tx is a reader and what was appended to it.
+type tx struct {
+	reader
+	appended *mutlog.Batch
+}
+
+// Append implements mutlog.Tx.
+func (t *tx) Append(b *mutlog.Batch) error {
+	t.appended = clone(b)
+	return nil
+}
+
+// Head implements mutlog.Reader.
+func (r reader) Head() (mutlog.Timestamp, error) {
+	if len(r.batches) == 0 {
+		return mutlog.Beginning, nil
+	}
+	return r.batches[len(r.batches)-1].Head(), nil
+}
+
+// Newest implements mutlog.Reader.
+func (r reader) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entry, error) {
+	newest := make([]*mutlog.Entry, len(refs))
+	entries := r.entries(mutlog.Beginning, at)
+	for i, ref := range refs {
+		for _, e := range entries {
+			if e.Ref() == ref {
+				newest[i] = &e
+			}
+		}
+		if newest[i] != nil {
+			*newest[i] = cloneEntry(*newest[i])
+		}
+	}
+	return newest, nil
+}
+
+// BatchByKey implements mutlog.Reader.
+func (r reader) BatchByKey(key string) (*mutlog.Batch, error) {
+	for _, b := range r.batches {
+		if b.Key == key {
+			return clone(b), nil
+		}
+	}
+	return nil, nil
+}
+
+// BatchesOn implements mutlog.Reader.
+func (r reader) BatchesOn(base mutlog.Timestamp) (batches []*mutlog.Batch, err error) {
+	for _, b := range r.batches {
+		if b.Key == "" && b.Base == base {
+			batches = append(batches, clone(b))
+		}
+	}
+	return batches, nil
+}
+
+// Batches implements mutlog.Reader.
+func (r reader) Batches(after mutlog.Timestamp, n int) (batches []*mutlog.Batch, err error) {
+	for _, b := range r.batches {
+		if b.Head() > after && n > 0 {
+			batches = append(batches, clone(b))
+			n -= len(b.Entries)
+		}
+	}
+	return batches, nil
+}
+
+// Changes implements mutlog.Reader.
+func (r reader) Changes(after, until mutlog.Timestamp, n int) (changes []mutlog.Entry, upTo mutlog.Timestamp, err error) {
+	upTo = until
+	newest := map[mutlog.Ref]mutlog.Timestamp{}
+	entries := r.entries(after, until)
+	for i, e := range entries {
+		newest[e.Ref()] = e.Timestamp
+		if i == n-1 && i < len(entries)-1 {
+			upTo = e.Timestamp
+		}
+	}
+	for _, e := range entries {
+		if e.Timestamp <= upTo && e.Timestamp == newest[e.Ref()] {
+			changes = append(changes, cloneEntry(e))
+		}
+	}
+	return changes, upTo, nil
+}
+
+// entries returns the mutations later than after and not later than until.
+func (r reader) entries(after, until mutlog.Timestamp) (entries []mutlog.Entry) {
+	for _, b := range r.batches {
+		for _, e := range b.Entries {
+			if after < e.Timestamp && e.Timestamp <= until {
+				entries = append(entries, e)
+			}
+		}
+	}
+	return entries
+}
+
+// clone returns b in memory of its own.
+func clone(b *mutlog.Batch) *mutlog.Batch {
+	c := *b
+	c.Entries = make([]mutlog.Entry, len(b.Entries))
+	for i, e := range b.Entries {
+		c.Entries[i] = cloneEntry(e)
+	}
+	return &c
+}
+
+func cloneEntry(e mutlog.Entry) mutlog.Entry {
+	e.Resource, e.ResourceID = strings.Clone(e.Resource), strings.Clone(e.ResourceID)
+	e.Data, e.State = bytes.Clone(e.Data), bytes.Clone(e.State)
+	return e
+}
