@@ -139,19 +139,12 @@ func cmp0(n, otherwise int) int {
 // faults; both become ErrDamaged.
 func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	var file *os.File
 	defer func() {
 		if r := recover(); r != nil {
-			if file != nil {
-				file.Close() // which bbolt may have left open and locked
-			}
 			s, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
 		}
 	}()
-	db, err := openBolt(path, options, func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
-		file, err = os.OpenFile(name, flag, mode)
-		return file, err
-	})
+	db, err := openBolt(path, options)
 	if err != nil {
 		return nil, err
 	}
@@ -175,12 +168,11 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	return s, nil
 }
 
-func openBolt(path string, options BoltOptions, open func(string, int, fs.FileMode) (*os.File, error)) (*bolt.DB, error) {
+func openBolt(path string, options BoltOptions) (*bolt.DB, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout:  5 * time.Second, // a server that is draining may still hold the lock
 		ReadOnly: options.ReadOnly,
 		NoSync:   options.NoSync,
-		OpenFile: open,
 		// The array type degrades on a fragmented file.
 		FreelistType: bolt.FreelistMapType,
 		// A file that outgrows its mapping is mapped anew, for which all

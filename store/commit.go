@@ -171,6 +171,7 @@ type commit struct {
 	writes []*write // those of the group that were not raced
 	places []place
 	fold   *fold
+	folded []prefix // users who were folded at once
 }
 
 // prepare puts into tx what is to be committed; nil if there is nothing.
@@ -186,12 +187,15 @@ func (s *Bolt) prepare(tx *bolt.Tx, group []*write, results []error) (*commit, e
 		}
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
+	var err error
+	if c.folded, err = s.recent.foldHot(tx); err != nil {
+		return nil, unavailable(err)
+	}
 	if s.fold != nil {
 		n := max(2*len(records), minFold)
 		if group == nil {
 			n = maxFold
 		}
-		var err error
 		if c.fold, err = s.fold.step(tx, s.recent, n); err != nil {
 			return nil, unavailable(err)
 		}
@@ -255,6 +259,7 @@ func (s *Bolt) publish(c *commit) {
 		s.recent.forget()
 	}
 	s.fold = c.fold
+	s.recent.cool(c.folded)
 	s.recent.publish(c.writes, c.places)
 }
 

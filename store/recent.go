@@ -21,7 +21,9 @@ import (
 // order of keys, so that those that share a leaf or a branch are written
 // together; meanwhile new ones gather. When all sealed ones are folded, "folded"
 // in the bucket "tidemark" says up to which group that is, and they are forgotten.
-// What lies behind "folded" is read again when the store is opened.
+// What lies behind "folded" is read again when the store is opened. A user who has
+// many recent places of their own is folded at once, because every push of theirs
+// searches these.
 //
 // A reader takes the recent places of its user before it begins its transaction,
 // and then leaves out those that it finds folded. So it misses none, and sees no
@@ -32,6 +34,12 @@ import (
 // dearer.
 const foldBatches = 32 << 10
 
+// A user is folded at once who has about so many recent batches or mutations.
+const (
+	hotBatches   = 64
+	hotMutations = 1024
+)
+
 var metaFolded = []byte("folded") // u64: all groups up to this are folded
 
 // recent keeps the places that are not folded, or not all of whose generation.
@@ -41,9 +49,13 @@ type recent struct {
 	active map[prefix][]place
 	sealed map[prefix][]place
 	count  int // of batches in active
+
+	hot map[prefix]bool // users to be folded at once; the committer's
 }
 
-func newRecent() *recent { return &recent{active: map[prefix][]place{}} }
+func newRecent() *recent {
+	return &recent{active: map[prefix][]place{}, hot: map[prefix]bool{}}
+}
 
 // of returns the recent places of a user, in two parts, the older first.
 func (r *recent) of(p prefix) (sealed, active []place) {
@@ -70,9 +82,36 @@ func (r *recent) publish(writes []*write, places []place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, w := range writes {
-		r.active[w.user] = append(r.active[w.user], places[i])
+		list := append(r.active[w.user], places[i])
+		r.active[w.user] = list
+		if len(list) >= hotBatches || len(list)*places[i].n >= hotMutations {
+			r.hot[w.user] = true
+		}
 	}
 	r.count += len(writes)
+}
+
+// cool forgets all places of users who have been folded at once.
+func (r *recent) cool(users []prefix) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range users {
+		r.count -= len(r.active[p])
+		delete(r.active, p)
+		delete(r.sealed, p)
+		delete(r.hot, p)
+	}
+}
+
+// foldHot folds the users who are to be folded at once, and returns them.
+func (r *recent) foldHot(tx *bolt.Tx) ([]prefix, error) {
+	users := slices.Collect(maps.Keys(r.hot))
+	for _, p := range users {
+		if err := foldUser(tx, p, slices.Concat(r.sealed[p], r.active[p])); err != nil {
+			return nil, err
+		}
+	}
+	return users, nil
 }
 
 // seal makes the active places those to be folded.

@@ -14,8 +14,8 @@ import (
 // boltTx reads the log of one user: the places in the bucket "logs" and the recent
 // ones behind those, which together are one state of the log.
 type boltTx struct {
+	tx     *bolt.Tx
 	prefix prefix
-	groups *bolt.Bucket
 	cursor *bolt.Cursor // over the bucket "logs"
 	write  *write       // what is to be appended; nil in a View
 	name   mutlog.User  // in an Update
@@ -27,7 +27,8 @@ type boltTx struct {
 	folded         place // the last one
 	hasFolded      bool
 
-	group   group // the one read last
+	groups  *bolt.Bucket // once it is needed
+	group   group        // the one read last
 	scratch *scratch
 
 	tail       []place // see readTail
@@ -38,7 +39,7 @@ type boltTx struct {
 // newBoltTx returns a reader of the log of the user p. The recent places must
 // have been taken before tx was begun.
 func newBoltTx(tx *bolt.Tx, p prefix, sealed, active []place) *boltTx {
-	return &boltTx{prefix: p, groups: tx.Bucket(bucketGroups), cursor: tx.Bucket(bucketLogs).Cursor(), sealed: sealed, active: active}
+	return &boltTx{tx: tx, prefix: p, cursor: tx.Bucket(bucketLogs).Cursor(), sealed: sealed, active: active}
 }
 
 // begin finds the last folded place and leaves out the recent ones up to it.
@@ -145,6 +146,9 @@ func (tx *boltTx) walkBack(fn func(place) (more bool)) error {
 // record returns the batch at a place.
 func (tx *boltTx) record(pl place) (r record, err error) {
 	if tx.group.number != pl.group {
+		if tx.groups == nil {
+			tx.groups = tx.tx.Bucket(bucketGroups)
+		}
 		if tx.group, err = readGroup(tx.groups, pl.group); err != nil {
 			return r, err
 		}
@@ -202,7 +206,7 @@ const maxReadBytes = 1 << 20
 // batches calls fn with the batches that have mutations later than after, until
 // they hold n mutations or fill maxReadBytes. more tells that there are others.
 func (tx *boltTx) batches(after mutlog.Timestamp, n int, fn func(record) error) (more bool, err error) {
-	size := 0
+	size, head := 0, after
 	err = tx.walk(after, func(pl place) (bool, error) {
 		if n <= 0 {
 			more = true
@@ -212,6 +216,10 @@ func (tx *boltTx) batches(after mutlog.Timestamp, n int, fn func(record) error) 
 		if err != nil {
 			return false, err
 		}
+		if r.previous > head || size > 0 && r.previous != head {
+			return false, r.corrupt("the batch before that")
+		}
+		head = pl.head()
 		if size > 0 && size+r.size() > maxReadBytes {
 			more = true
 			return false, nil
