@@ -15,7 +15,7 @@ const DefaultUser mutlog.User = "default"
 // OpenUser is how a server without authentication tells users apart: by the
 // header X-User-Id, 1 to 255 bytes without control characters.
 func OpenUser(r *http.Request) (mutlog.User, error) {
-	id, err := header(r, "X-User-Id", 255, noControls)
+	id, err := header(r, "X-User-Id", maxNameBytes, noControls)
 	if id == "" || err != nil {
 		return DefaultUser, err
 	}

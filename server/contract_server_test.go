@@ -65,6 +65,11 @@ func TestEveryAnswer(t *testing.T) {
 			{"OPTIONS", "/v1/sync", "", "", nil, 405},
 			{"POST", "/livez", "", "", nil, 405},
 
+			{"GET", "/v1/sync/limits", "", "", nil, 200},
+			{"GET", "/v1/sync/limits", "", "X-User-Id: ", nil, 400},
+			{"POST", "/v1/sync/limits", note, "", nil, 405},
+			{"GET", "/v1/sync/limits/", "", "", nil, 404},
+
 			{"GET", "/v1/sync?mutationsSince=-1", "", "", nil, 200},
 			{"GET", "/v1/sync?mutationsSince=0&metadataOnly=true", "", "", nil, 200},
 			{"GET", "/v1/sync?mutationsSince=0&limit=1", "", "", nil, 200},

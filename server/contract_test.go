@@ -79,6 +79,7 @@ func (c contractTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 		return res, nil
 	}
 	res.Body = io.NopCloser(bytes.NewReader(resBody))
+	checkLeaks(c.t, req, reqBody, res, resBody)
 	if checkAnswer(c.t, req, reqBody, res, resBody) {
 		remember(req, res, resBody)
 	}

@@ -10,8 +10,13 @@ import (
 	"tidemark/mutlog"
 )
 
-// chunkSize is how much of a long answer is gathered before it is written.
-const chunkSize = 32 << 10
+// chunkSize is how much of a long answer is gathered before it is written. A
+// stretch of a pull is always gathered as a whole, since nothing is written while
+// the log is being read.
+const chunkSize = 512 << 10
+
+// maxBuffer is the largest buffer that is kept for another answer.
+const maxBuffer = 2 << 20
 
 var contentJSON = []string{"application/json"}
 
@@ -21,14 +26,14 @@ type answer struct {
 	buf []byte
 }
 
-var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, chunkSize+4<<10)) }}
+var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, 4<<10)) }}
 
 // write runs fn with an answer of status 200 and sends what it has put there.
 func write(c echo.Context, fn func(a *answer) error) error {
 	pooled := buffers.Get().(*[]byte)
 	a := &answer{c: c, buf: (*pooled)[:0]}
 	defer func() {
-		if cap(a.buf) <= 4*chunkSize { // one large answer must not keep its memory
+		if cap(a.buf) <= maxBuffer { // one large answer must not keep its memory
 			*pooled = a.buf
 			buffers.Put(pooled)
 		}
@@ -83,17 +88,22 @@ func (a *answer) mutations(list []mutlog.Mutation, first, minimal bool) error {
 func (a *answer) changes(changes *mutlog.Changes) error {
 	a.text("[")
 	first := true
-	for stretch, err := range changes.All(a.c.Request().Context()) {
-		if err == nil {
-			err = a.mutations(stretch, first, false)
-		}
-		if err != nil {
-			return err
+	emit := func(m *mutlog.Mutation) {
+		if !first {
+			a.buf = append(a.buf, ',')
 		}
 		first = false
+		a.buf = m.AppendJSON(a.buf)
 	}
+	pause := func() error {
+		if len(a.buf) < chunkSize {
+			return nil
+		}
+		return a.flush()
+	}
+	err := changes.Each(lasting(a.c), emit, pause)
 	a.text("]")
-	return nil
+	return err
 }
 
 func (a *answer) begin(head mutlog.Timestamp) {

@@ -78,7 +78,7 @@ func problemOf(c echo.Context, err error) problem {
 		return problem{http.StatusNotFound, "not_found", "NotFoundError", "There is nothing at this path", noDetails}
 	case errors.As(err, &httpProblem) && httpProblem.Code == http.StatusMethodNotAllowed:
 		return methodNotAllowed(c)
-	case errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrOutcomeUnknown), c.Request().Context().Err() != nil:
+	case errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrOutcomeUnknown):
 		return problem{http.StatusServiceUnavailable, "service_unavailable", "UnavailableError",
 			"The server cannot do this now, please try again", noDetails}
 	}
@@ -133,7 +133,12 @@ func faultDetails(faults []mutlog.Fault) []byte {
 }
 
 func outOfSyncDetails(e *mutlog.OutOfSyncError) []byte {
-	b := fmt.Appendf(nil, `{"reason":%q,"clientLastMutationAt":%d,"serverLastMutationAt":%d`, e.Reason, e.Client, e.Server)
+	size := 256
+	for i := range e.Conflicts {
+		size += 512 + len(e.Conflicts[i].Client.Data) + len(e.Conflicts[i].Server.Data)
+	}
+	b := make([]byte, 0, size) // it can be megabytes
+	b = fmt.Appendf(b, `{"reason":%q,"clientLastMutationAt":%d,"serverLastMutationAt":%d`, e.Reason, e.Client, e.Server)
 	if e.Conflicts != nil {
 		b = append(b, `,"conflicts":[`...)
 		for i := range e.Conflicts {
@@ -172,27 +177,32 @@ func appendBranch(b []byte, m *mutlog.Mutation) []byte {
 	return b
 }
 
-// answerError answers with the envelope of an error, or with the same facts as
-// problem details (RFC 9457) if the client asked for them.
+// answerError answers with an error.
 func (s *Server) answerError(err error, c echo.Context) {
+	p := problemOf(c, err)
+	s.answerProblem(c, &p, err)
+}
+
+// answerProblem answers with the envelope of an error, or with the same facts
+// as problem details (RFC 9457) if the client asked for them.
+func (s *Server) answerProblem(c echo.Context, p *problem, cause error) {
 	if c.Response().Committed {
 		return
 	}
-	p := problemOf(c, err)
 	h := c.Response().Header()
 	h.Del("X-Mutation-At") // never on an error: a client must pull before it adopts a head
 	h.Del("Etag")
 	if p.status >= 500 {
-		c.Set(causeKey, err)
+		c.Set(causeKey, cause)
 		h.Set("Retry-After", "1")
 	}
 	var body []byte
 	if asksForProblem(c.Request()) {
 		h.Set("Content-Type", "application/problem+json")
-		body = p.appendProblem(nil)
+		body = p.appendProblem(make([]byte, 0, len(p.details)+512))
 	} else {
 		h["Content-Type"] = contentJSON
-		body = p.appendEnvelope(nil)
+		body = p.appendEnvelope(make([]byte, 0, len(p.details)+512))
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.Response().WriteHeader(p.status)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -29,6 +30,12 @@ func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
 		h["X-Request-Id"] = []string{id}
 		h["Cache-Control"] = noStore
 		h["X-Content-Type-Options"] = noSniff
+		if len(c.Request().TransferEncoding) > 0 {
+			// net/http does not tell whether a Content-Length contradicts the
+			// chunks. A proxy that goes by that would take the rest of the body
+			// for a part of this request, and this server for the next one.
+			h.Set("Connection", "close")
+		}
 
 		defer func() {
 			if r := recover(); r != nil {
@@ -55,6 +62,11 @@ func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
 		return nil
 	}
 }
+
+// lasting is the context of a request that goes on when its client stops
+// sending: net/http takes that for the client's end, but a client may close its
+// side and wait for the answer. Of one that is gone the next write tells.
+func lasting(c echo.Context) context.Context { return context.WithoutCancel(c.Request().Context()) }
 
 // requestID returns the client's own id of r if it is 1 to 128 printable ASCII
 // characters, else a new ULID.

@@ -10,9 +10,6 @@ import (
 	"tidemark/mutlog"
 )
 
-// maxParameters bounds the query of a request.
-const maxParameters = 100
-
 // query reads parameters strictly. The first that is missing, repeated or
 // cannot be parsed is kept in err; those that parse and are not allowed are
 // collected in faults, because every 400 comes before any 422.

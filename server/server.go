@@ -4,6 +4,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,6 +26,21 @@ type Options struct {
 	// MaxBodyBytes bounds the body of a push.
 	MaxBodyBytes int64
 
+	// MaxConnections bounds the connections that are open at once; 0 means 4096.
+	MaxConnections int
+
+	// MaxHeaderBytes bounds the request line and the headers; 0 means 16 KiB.
+	MaxHeaderBytes int
+
+	// MaxMemory bounds what the requests under way may hold, in bytes; 0 means
+	// half of GOMEMLIMIT, or 512 MiB where there is none.
+	MaxMemory int64
+
+	// The times that a client may take: for the headers and for the whole of a
+	// request, to take a write of the server (an answer may have many), and
+	// between two requests. 0 means 5, 15, 30 and 60 s.
+	ReadHeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
+
 	// Authenticate tells whose log a request is about; nil means OpenUser.
 	Authenticate func(*http.Request) (mutlog.User, error)
 
@@ -40,6 +56,7 @@ type Server struct {
 	Options
 	echo    *echo.Echo
 	handler http.Handler
+	memory  *memory
 }
 
 // New returns a server; it does not listen yet.
@@ -47,7 +64,13 @@ func New(o Options) *Server {
 	if o.Authenticate == nil {
 		o.Authenticate = OpenUser
 	}
-	s := &Server{Options: o, echo: echo.New()}
+	o.MaxConnections = cmp.Or(o.MaxConnections, 4096)
+	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, 16<<10)
+	o.ReadTimeout = cmp.Or(o.ReadTimeout, 15*time.Second)
+	o.ReadHeaderTimeout = min(cmp.Or(o.ReadHeaderTimeout, 5*time.Second), o.ReadTimeout)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 60*time.Second)
+	s := &Server{Options: o, echo: echo.New(), memory: newMemory(o.MaxMemory, o.MaxBodyBytes)}
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.frame)
 	s.routes(s.echo)
@@ -62,8 +85,9 @@ func New(o Options) *Server {
 
 // routes is the route table. Whatever acts on a log goes through asUser.
 func (s *Server) routes(e *echo.Echo) {
-	e.GET("/v1/sync", s.asUser(s.pull))
-	e.POST("/v1/sync", s.asUser(s.push))
+	e.GET("/v1/sync", s.asUser(s.bounded(s.pull)))
+	e.POST("/v1/sync", s.asUser(s.bounded(s.push)))
+	e.GET("/v1/sync/limits", s.asUser(s.limits))
 
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		e.Add(method, "/", s.index)
@@ -82,16 +106,20 @@ func (s *Server) Routes() []string {
 }
 
 // ServeHTTP answers one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor != 1 { // net/http lets the preface of HTTP/2 through
+		w.Header().Set("Connection", "close")
+		http.Error(w, "505 HTTP Version Not Supported: only HTTP/1", http.StatusHTTPVersionNotSupported)
+		return
+	}
+	s.handler.ServeHTTP(w, r)
+}
 
-// The times that a client may take.
 const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 15 * time.Second // of a whole request
-	writeTimeout      = 30 * time.Second // of one write to the network; an answer may have many
-	idleTimeout       = 60 * time.Second
-	drainTimeout      = 10 * time.Second
-	maxHeaderBytes    = 16 << 10
+	drainTimeout = 10 * time.Second
+
+	// scarceTimeout bounds a write while memory is scarce.
+	scarceTimeout = 3 * time.Second
 )
 
 // Serve answers requests on l until ctx is done, then lets those under way
@@ -99,15 +127,15 @@ const (
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	h := &http.Server{
 		Handler:                      s,
-		ReadHeaderTimeout:            readHeaderTimeout,
-		ReadTimeout:                  readTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeaderBytes,
+		ReadHeaderTimeout:            s.ReadHeaderTimeout,
+		ReadTimeout:                  s.ReadTimeout,
+		IdleTimeout:                  s.IdleTimeout,
+		MaxHeaderBytes:               s.MaxHeaderBytes,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
-	go func() { served <- h.Serve(listener{l}) }()
+	go func() { served <- h.Serve(newGate(l, s, h)) }()
 	select {
 	case err := <-served:
 		return err
@@ -123,26 +151,4 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	return nil
-}
-
-// listener gives each write to a connection a deadline of its own. A deadline
-// for the whole answer would cut long pulls, none would let a client that does
-// not read hold its connection for ever.
-type listener struct{ net.Listener }
-
-func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return conn{c}, nil
-}
-
-type conn struct{ net.Conn }
-
-func (c conn) Write(b []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(b)
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
@@ -14,27 +13,35 @@ import (
 )
 
 // push answers POST /v1/sync.
-func (s *Server) push(c echo.Context, user mutlog.User) error {
-	body, err := s.body(c)
+func (s *Server) push(c echo.Context, user mutlog.User, h *hold) error {
+	body, err := s.body(c, h)
 	if err != nil {
+		return err
+	}
+	ctx := lasting(c)
+	if err := h.forWork(ctx, decodeWork(body)); err != nil {
 		return err
 	}
 	p, err := decodePush(c.Request(), body, s.Limits)
 	if err != nil {
 		return err
 	}
-	pushed, err := s.Log.Push(c.Request().Context(), user, p)
+	if err := h.forWork(ctx, s.pushWorkOf(body, &p)); err != nil {
+		return err
+	}
+	pushed, err := s.Log.Push(ctx, user, p)
 	if err != nil {
 		return err
 	}
+	h.keep(answerWork(pushed))
 	minimal := prefersMinimal(c.Request())
-	h := c.Response().Header()
-	h["X-Mutation-At"] = []string{pushed.Head.String()}
+	header := c.Response().Header()
+	header["X-Mutation-At"] = []string{pushed.Head.String()}
 	if pushed.Replayed {
-		h["Idempotency-Replayed"] = []string{"true"}
+		header["Idempotency-Replayed"] = []string{"true"}
 	}
 	if minimal {
-		h["Preference-Applied"] = []string{"return=minimal"}
+		header["Preference-Applied"] = []string{"return=minimal"}
 	}
 	return writePushed(c, pushed, minimal)
 }
@@ -47,10 +54,10 @@ func decodePush(r *http.Request, body []byte, limits mutlog.Limits) (p mutlog.Pu
 	if q.err != nil {
 		return p, q.err
 	}
-	if p.Client, err = header(r, "x-client-id", 255, noControls); err != nil {
+	if p.Client, err = header(r, "x-client-id", maxNameBytes, noControls); err != nil {
 		return p, err
 	}
-	if p.Key, err = header(r, "Idempotency-Key", 255, validKey); err != nil {
+	if p.Key, err = header(r, "Idempotency-Key", maxNameBytes, validKey); err != nil {
 		return p, err
 	}
 	p.Mutations, err = mutlog.DecodePush(body, limits)
@@ -67,39 +74,43 @@ func decodePush(r *http.Request, body []byte, limits mutlog.Limits) (p mutlog.Pu
 func validKey(s string) bool { return printableASCII(s) && s != `""` }
 
 // body reads the body of a push, of the right media type and within the limit.
-func (s *Server) body(c echo.Context) ([]byte, error) {
+func (s *Server) body(c echo.Context, h *hold) ([]byte, error) {
 	r := c.Request()
 	if !isJSON(r.Header) {
 		return nil, errMediaType
 	}
 	if r.ContentLength > s.MaxBodyBytes {
-		c.Response().Header().Set("Connection", "close") // rather than read all that comes
-		return nil, &tooLargeError{s.MaxBodyBytes}
+		return nil, s.tooLarge(c)
 	}
-	var body []byte
-	var err error
-	limited := http.MaxBytesReader(c.Response().Writer, r.Body, s.MaxBodyBytes)
-	if r.ContentLength >= 0 {
-		body = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(limited, body)
-	} else {
-		body, err = io.ReadAll(limited)
-	}
+	body, err := h.read(http.MaxBytesReader(c.Response().Writer, r.Body, s.MaxBodyBytes), r.ContentLength, s.MaxBodyBytes)
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return nil, &tooLargeError{s.MaxBodyBytes}
+	switch {
+	case err == nil:
+		return body, nil
+	case errors.As(err, &tooLarge):
+		return nil, s.tooLarge(c)
 	}
-	if err != nil {
-		c.Set(causeKey, err)
-		return nil, &requestError{message: "The body could not be read to its end"}
+	c.Response().Header().Set("Connection", "close") // as in tooLarge
+	if err == errMemory {
+		return nil, err
 	}
-	return body, nil
+	c.Set(causeKey, err)
+	return nil, &requestError{message: "The body could not be read to its end"}
+}
+
+// tooLarge refuses a body over the limit, and the connection with it: to keep
+// that, the answer would wait for the rest of the body.
+func (s *Server) tooLarge(c echo.Context) error {
+	c.Response().Header().Set("Connection", "close")
+	return &tooLargeError{s.MaxBodyBytes}
 }
 
 // isJSON tells whether the body is said to be plain JSON in UTF-8.
 func isJSON(h http.Header) bool {
-	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return false
+	for _, encoding := range h["Content-Encoding"] {
+		if encoding != "" && !strings.EqualFold(encoding, "identity") {
+			return false
+		}
 	}
 	types := h["Content-Type"]
 	if len(types) != 1 {
@@ -128,14 +139,14 @@ func prefersMinimal(r *http.Request) bool {
 }
 
 // pull answers GET /v1/sync.
-func (s *Server) pull(c echo.Context, user mutlog.User) error {
+func (s *Server) pull(c echo.Context, user mutlog.User, h *hold) error {
 	r := c.Request()
 	q, metadataOnly, err := decodePull(r)
 	if err != nil {
 		return err
 	}
 	if metadataOnly {
-		head, err := s.Log.Head(r.Context(), user)
+		head, err := s.Log.Head(lasting(c), user)
 		if err != nil {
 			return err
 		}
@@ -144,7 +155,11 @@ func (s *Server) pull(c echo.Context, user mutlog.User) error {
 		}
 		return writeHead(c, head)
 	}
-	changes, err := s.Log.Pull(r.Context(), user, q)
+	ctx := lasting(c)
+	if err := h.forWork(ctx, pullWork); err != nil {
+		return err
+	}
+	changes, err := s.Log.Pull(ctx, user, q)
 	if err != nil {
 		return err
 	}
@@ -162,11 +177,11 @@ func decodePull(r *http.Request) (p mutlog.Query, metadataOnly bool, err error) 
 	p.History = q.flag("history")
 	p.Resources = q.resources("resources")
 	p.After = q.cursor("after")
-	p.Limit = int(q.number("limit", 1, 1000, 0))
+	p.Limit = int(q.number("limit", 1, maxPageSize, 0))
 	p.Page = q.number("page", 1, int64(mutlog.MaxTimestamp), 0)
 	if q.has("page") {
 		if !q.has("limit") {
-			p.Limit = 100
+			p.Limit = pageSize
 		}
 		if q.has("after") {
 			q.apart("page", "after")

@@ -1,22 +1,90 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"tidemark/mutlog"
 	"tidemark/store"
 )
 
+// How much of a store is verified.
+const (
+	checkOff   = "off"
+	checkQuick = "quick"     // what opening verifies: in no time, whatever the size of the store
+	checkSums  = "checksums" // and all pages and checksums: about half a second for a million mutations
+	checkFull  = "full"      // and every rule of the log: ten times that
+	checkAuto  = "auto"      // full for a small store, quick for one that was closed, else checksums
+)
+
+// smallStore is the size in bytes up to which a store is verified in full at each
+// start: that takes a moment.
+const smallStore = 8 << 20
+
+// maxProblems is how many problems end a check: in pages that stand in a circle
+// there is no end to them.
+const maxProblems = 100
+
 // Run verifies a store and prints what is wrong with it, a line each.
 func (c *checkCommand) Run(io streams) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	if c.Worker {
+		return c.verify(ctx, io)
+	}
+	code, said, err := checkApart(ctx, c.Store, c.Mode, io.out)
+	switch {
+	case err != nil:
+		return err
+	case code == exitOK:
+		return nil
+	}
+	return &exitError{code, errors.New(said)}
+}
 
+// checkApart verifies a store in a process of its own, since damage can end the
+// process that reads it. It returns the exit code of a check and what it said
+// on stderr.
+func checkApart(ctx context.Context, path, mode string, out io.Writer) (code int, said string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, "", err
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, self, "check", "--worker", "--store="+path, "--mode="+mode)
+	cmd.Stdout, cmd.Stderr = out, &stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return 0, "", ctx.Err()
+	case err == nil:
+		return exitOK, "", nil
+	case !errors.As(err, &exit):
+		return 0, "", err
+	}
+	switch code := exit.ExitCode(); code {
+	case exitFailure, exitUsage, exitDamaged, exitStorePath, exitInUse:
+		_, said, _ := bytes.Cut(bytes.TrimSpace(stderr.Bytes()), []byte("tidemark: "))
+		return code, string(said), nil
+	case -1:
+		return 0, "", fmt.Errorf("the check of %s did not end: %w", path, err)
+	}
+	fmt.Fprintf(out, "store %s cannot be read to its end\n", path)
+	return exitFailure, path + " is unsound: a part of it cannot be read", nil
+}
+
+// verify is the check itself.
+func (c *checkCommand) verify(ctx context.Context, io streams) error {
+	debug.SetMaxStack(16 << 20) // pages in a circle would fill a large one
 	s, err := store.OpenBolt(c.Store, store.BoltOptions{ReadOnly: true})
 	switch {
 	case errors.Is(err, store.ErrInUse):
@@ -28,19 +96,49 @@ func (c *checkCommand) Run(io streams) error {
 		return storeError(err)
 	}
 	defer s.Close()
-
-	problems := 0
-	err = mutlog.Check(ctx, s, func(problem string) {
-		problems++
-		fmt.Fprintln(io.out, problem)
-	})
+	mode, err := c.mode(s)
 	if err != nil {
-		fmt.Fprintln(io.out, err)
-		problems++
+		return err
 	}
-	if problems > 0 {
+	problems := 0
+	report := func(problem string) {
+		if problems++; problems <= maxProblems {
+			fmt.Fprintln(io.out, problem)
+			return
+		}
+		fmt.Fprintf(io.err, "tidemark: %s is unsound: %d problems and more\n", c.Store, maxProblems)
+		os.Exit(exitFailure)
+	}
+	switch mode {
+	case checkFull:
+		err = mutlog.Check(ctx, s, report)
+	case checkSums:
+		err = s.Check(ctx, report)
+	}
+	if err != nil {
+		report(err.Error())
+	}
+	switch {
+	case problems > 0:
 		return &exitError{exitFailure, fmt.Errorf("%s is unsound: %d problems", c.Store, problems)}
+	case mode == checkFull:
+		fmt.Fprintf(io.out, "%s is sound\n", c.Store)
+	default:
+		fmt.Fprintf(io.out, "%s is sound as far as a check of the mode %s tells\n", c.Store, mode)
 	}
-	fmt.Fprintf(io.out, "%s is sound\n", c.Store)
 	return nil
+}
+
+// mode returns what to verify of s.
+func (c *checkCommand) mode(s *store.Bolt) (string, error) {
+	size, err := s.Size()
+	switch {
+	case err != nil || c.Mode != checkAuto:
+		return c.Mode, err
+	case size <= smallStore:
+		return checkFull, nil
+	case s.Clean():
+		return checkQuick, nil
+	}
+	return checkSums, nil
 }

@@ -1,10 +1,16 @@
 package main
 
+import (
+	"net/url"
+	"time"
+)
+
 // cli is the one table of commands and flags. A flag --max-body-bytes can be
 // given as the environment variable TIDEMARK_MAX_BODY_BYTES, too.
 type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the sync protocol."`
 	Check   checkCommand   `cmd:"" help:"Verify a store that is not being served, or a copy: structure, checksums and every rule of the log."`
+	Bench   benchCommand   `cmd:"" help:"Put load on a running server and measure how it bears it. It pushes made-up notes for made-up users: do not let it loose on a store that you need."`
 	Health  healthCommand  `cmd:"" help:"Ask a running server whether it is alive."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	Help    helpCommand    `cmd:"" help:"Print this help, or that of a command."`
@@ -13,17 +19,38 @@ type cli struct {
 type serveCommand struct {
 	addrFlag
 	storeFlag
-	InsecureOpen bool   `help:"Listen on other than loopback addresses although there is no authentication: whoever reaches the server reads and writes everything."`
-	MaxBodyBytes int64  `help:"Largest body of a push, in bytes." default:"1048576"`
-	MaxMutations int    `help:"Most mutations in a push." default:"100"`
-	MaxDataBytes int    `help:"Largest data of a resource, in bytes." default:"65536"`
-	Pprof        string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
-	LogLevel     string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
-	LogFormat    string `help:"Format of the log on stderr: text or json." enum:"text,json" default:"text"`
+	InsecureOpen bool `help:"Listen on other than loopback addresses although there is no authentication: whoever reaches the server reads and writes everything."`
+	limitFlags
+	Pprof       string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
+	Check       string `help:"What to verify of the store before serving it: full is pages, checksums and every rule of the log; checksums leaves out the rules; quick is what can be in no time; off is nothing; auto is full for a small store, quick for one that was closed, else checksums." enum:"auto,full,checksums,quick,off" default:"auto"`
+	FoldBatches int    `hidden:"" help:"How many batches gather before their places are written in the order of users; for tests."`
+	LogLevel    string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
+	LogFormat   string `help:"Format of the log on stderr: text or json." enum:"text,json" default:"text"`
 }
 
 type checkCommand struct {
 	storeFlag
+	Mode   string `help:"What to verify: full, checksums, quick or auto, as serve --check has them." enum:"full,checksums,quick,auto" default:"full"`
+	Worker bool   `hidden:"" help:"Verify in this very process, which damage may end."`
+}
+
+type benchCommand struct {
+	URL           *url.URL      `name:"url" help:"Address of the server." default:"http://127.0.0.1:8080"`
+	Users         int           `help:"How many users' logs there are." default:"10000"`
+	Connections   int           `help:"How many connections ask at the same time; each has its share of the users." default:"64"`
+	Batch         int           `help:"Mutations in a push." default:"10"`
+	MutationBytes int           `help:"About how many bytes of JSON a mutation has; a DELETE has fewer." default:"250"`
+	Updates       float64       `help:"Percent of the mutations that change an earlier resource." default:"20"`
+	Deletes       float64       `help:"Percent of the mutations that delete an earlier resource." default:"5"`
+	Duration      time.Duration `help:"For how long; 0 for no bound." default:"10s"`
+	Requests      int64         `help:"After how many requests to stop, if that is earlier; 0 for no bound." default:"0"`
+	Pulls         float64       `help:"Percent of the requests that pull what the push before them changed." default:"0"`
+	Polls         float64       `help:"Percent of the requests that ask for the head of a log only." default:"0"`
+	Stale         float64       `help:"Percent of the requests that push on an old cursor, which the server must refuse." default:"0"`
+	Retries       float64       `help:"Percent of the requests that send the last push again, which the server must replay." default:"0"`
+	Token         string        `help:"Bearer token to send. Without --user-prefix all is done as its one user, on one connection."`
+	UserPrefix    string        `help:"X-User-Id of the users, to which a number is added; they may have logs. By default it is random, so that they have none."`
+	JSON          bool          `name:"json" help:"Print the report as JSON."`
 }
 
 type healthCommand struct {

@@ -1,0 +1,149 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"tidemark/mutlog"
+)
+
+// gate is a listener that bounds how many connections are open. One too many is
+// not left waiting in a queue that nobody sees: connections that wait for
+// another request are closed for it, and if there are none, it is answered with
+// 503. golang.org/x/net/netutil has a listener that makes it wait.
+type gate struct {
+	net.Listener
+	server *Server
+	http   *http.Server
+	open   atomic.Int64 // connections that are open and were let in
+
+	lingering chan struct{} // holds one for each refused connection still open
+	told      time.Time     // when the log was last told of a refusal
+}
+
+const (
+	// maxLingering bounds the refused connections that are still open.
+	maxLingering = 16
+
+	// lingerTime is how long a refused client has to read its answer.
+	lingerTime = 500 * time.Millisecond
+)
+
+// Descriptors is how many file descriptors a server needs beside one for each
+// connection: for those that it refuses, its store, its listeners and so on.
+const Descriptors = maxLingering + 16
+
+func newGate(l net.Listener, s *Server, h *http.Server) *gate {
+	return &gate{Listener: l, server: s, http: h, lingering: make(chan struct{}, maxLingering)}
+}
+
+// Accept waits for a connection that may come in. Where the process runs out of
+// descriptors all the same, http.Server tries again with growing pauses.
+func (g *gate) Accept() (net.Conn, error) {
+	for {
+		c, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		most := int64(g.server.MaxConnections)
+		if g.open.Add(1) > most {
+			g.closeIdle()
+		}
+		if g.open.Load() <= most {
+			if tcp, ok := c.(*net.TCPConn); ok {
+				tcp.SetWriteBuffer(sendBuffer) // at worst it stays what it was
+			}
+			return &conn{Conn: c, gate: g}, nil
+		}
+		g.open.Add(-1)
+		g.refuse(c)
+	}
+}
+
+// closeIdle closes all connections that wait for another request; their clients
+// open new ones when they have some.
+func (g *gate) closeIdle() {
+	g.http.SetKeepAlivesEnabled(false)
+	g.http.SetKeepAlivesEnabled(true)
+}
+
+// refuse answers a connection that is one too many with 503, whatever it asks.
+func (g *gate) refuse(c net.Conn) {
+	if time.Since(g.told) > time.Second {
+		g.told = time.Now()
+		g.server.Logger.Warn("refusing connections", "open", g.open.Load())
+	}
+	select {
+	case g.lingering <- struct{}{}:
+	default:
+		c.Close()
+		return
+	}
+	go func() {
+		defer func() { c.Close(); <-g.lingering }()
+		c.SetDeadline(time.Now().Add(lingerTime))
+		p := unavailable
+		body := p.appendEnvelope(nil)
+		_, err := fmt.Fprintf(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
+			"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Request-Id: %s\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
+			len(body), ulid.Make(), body)
+		half, ok := c.(interface{ CloseWrite() error })
+		if err != nil || !ok || half.CloseWrite() != nil {
+			return
+		}
+		// To close while the request is still coming would reset the connection,
+		// and the client might never see the answer.
+		io.Copy(io.Discard, io.LimitReader(c, 256<<10))
+	}()
+}
+
+// conn is a connection that was let in. It gives each of its writes a deadline
+// of its own: one for the whole answer would cut long pulls, none would let a
+// client that does not read hold its connection for ever.
+type conn struct {
+	net.Conn
+	gate   *gate
+	closed sync.Once
+}
+
+const (
+	// maxWrite bounds a single write, because each has its own deadline.
+	maxWrite = 64 << 10
+
+	// sendBuffer bounds what the kernel holds of an answer. It lets a writer go
+	// on only when a third of that is free again, so with the megabytes that it
+	// may take otherwise a client on a slow line would miss the deadline while
+	// it reads all the time.
+	sendBuffer = 256 << 10
+)
+
+func (c *conn) Write(b []byte) (written int, err error) {
+	for err == nil && (len(b) > 0) {
+		patience := c.gate.server.WriteTimeout
+		if c.gate.server.memory.isScarce() {
+			patience = min(patience, scarceTimeout) // a client that does not read keeps others waiting
+		}
+		if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+			return written, err
+		}
+		var n int
+		n, err = c.Conn.Write(b[:min(len(b), maxWrite)])
+		written, b = written+n, b[n:]
+	}
+	return written, err
+}
+
+func (c *conn) Close() error {
+	c.closed.Do(func() { c.gate.open.Add(-1) })
+	return c.Conn.Close()
+}
+
+// unavailable is the answer where the server has no room for a request.
+var unavailable = problemOf(nil, mutlog.ErrUnavailable)
