@@ -32,7 +32,8 @@
 //     changed since the cursor, with both branches. A push that asks to be
 //     merged is applied behind the head if none does, provided the log can
 //     vouch for its cursor, and its answer holds what a pull of the cursor
-//     would have given just before.
+//     would have given just before, however often it is repeated and whether
+//     or not the repeat asks to be merged.
 //  13. A pull of a cursor gives each resource whose newest mutation is later,
 //     once, in the order of those mutations, with its complete state: CREATE if
 //     its present life began later than the cursor, else UPDATE, or DELETE if

@@ -56,7 +56,8 @@ type Pushed struct {
 	Replayed bool
 
 	// Changes is what a pull of the push's cursor would have answered just
-	// before the batch; nil unless the push asked to be merged.
+	// before the batch; nil unless the push asks to be merged or was merged
+	// when it was applied: a device that takes Head as its own must have them.
 	Changes *Changes
 }
 
@@ -179,7 +180,7 @@ func (l *Log) pushed(user User, p *Push, batch *Batch, replayed bool) *Pushed {
 		answer.Mutations[i].Data = e.State
 		answer.Head = e.Timestamp
 	}
-	if p.Merge {
+	if p.Merge || batch.Base != batch.Previous {
 		answer.Changes = &Changes{Head: batch.Previous, log: l, user: user,
 			query: Query{Since: batch.Base}, upTo: batch.Base}
 	}

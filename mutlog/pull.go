@@ -20,7 +20,8 @@ type Query struct {
 	Since Timestamp
 
 	// After continues a pull behind the change of this timestamp; changes up
-	// to it are left out. It has no effect where it is not later than Since.
+	// to it are left out. It has no effect where it is not later than Since,
+	// and is refused like that where it is later than the head.
 	After Timestamp
 
 	// Limit bounds the number of changes; 0 asks for all.
@@ -64,10 +65,11 @@ func (l *Log) Pull(ctx context.Context, user User, q Query) (*Changes, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q.Since > 0 && q.Since > head {
-		return nil, &OutOfSyncError{Reason: CursorAhead, Client: q.Since, Server: head}
+	upTo := max(q.Since, q.After)
+	if upTo > 0 && upTo > head {
+		return nil, &OutOfSyncError{Reason: CursorAhead, Client: upTo, Server: head}
 	}
-	return &Changes{Head: head, log: l, user: user, query: q, upTo: max(q.Since, q.After)}, nil
+	return &Changes{Head: head, log: l, user: user, query: q, upTo: upTo}, nil
 }
 
 // Each calls emit with every change in order, and pause now and then. emit runs

@@ -212,7 +212,7 @@ func abuses() (table []abuse) {
 	add("a page that is none", ir, get("mutationsSince=0&page=one"), get("mutationsSince=0&page="))
 	add("the last page there can be", "200", get("mutationsSince=0&page=9007199254740991&limit=1000"))
 	add("an after out of range", ve, get("mutationsSince=0&after=-2"), get("mutationsSince=0&after=1e16"), get("mutationsSince=0&after=0.5"))
-	add("an after later than the head", "200", get("mutationsSince=0&limit=1&after=9007199254740991"))
+	add("an after later than the head", "409 OutOfSyncError", get("mutationsSince=0&limit=1&after=9007199254740991"))
 	for _, v := range []string{"TRUE", "True", "1", "0", "yes", "on", "", "true%20", "truefalse", "null"} {
 		add("boolean "+v, ir, get("mutationsSince=0&metadataOnly="+v), get("mutationsSince=0&history="+v), pushQuery("lastMutationAt=-1&merge="+v))
 	}

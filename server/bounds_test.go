@@ -167,7 +167,7 @@ func TestWorkWaitsItsTurn(t *testing.T) {
 	}
 	batch := `{"mutations":[` + body.String()[1:] + `]}`
 	var wg sync.WaitGroup
-	for i := range 64 {
+	for i := range 16 {
 		wg.Go(func() {
 			if got := x.exchange(request("POST", "/v1/sync?lastMutationAt=-1", batch, fmt.Sprint("X-User-Id: turn", i))); summary(got) != "200" {
 				t.Errorf("push %d is answered %q", i, summary(got))

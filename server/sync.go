@@ -54,7 +54,7 @@ func decodePush(r *http.Request, body []byte, limits mutlog.Limits) (p mutlog.Pu
 	if q.err != nil {
 		return p, q.err
 	}
-	if p.Client, err = header(r, "x-client-id", maxNameBytes, noControls); err != nil {
+	if p.Client, err = clientID(r); err != nil {
 		return p, err
 	}
 	if p.Key, err = header(r, "Idempotency-Key", maxNameBytes, validKey); err != nil {
@@ -69,6 +69,9 @@ func decodePush(r *http.Request, body []byte, limits mutlog.Limits) (p mutlog.Pu
 	}
 	return p, q.check()
 }
+
+// clientID returns the name that an app or device gives itself, or "".
+func clientID(r *http.Request) (string, error) { return header(r, "x-client-id", maxNameBytes, noControls) }
 
 // validKey accepts printable ASCII but for an empty string in quotation marks.
 func validKey(s string) bool { return printableASCII(s) && s != `""` }
@@ -172,6 +175,9 @@ func (s *Server) pull(c echo.Context, user mutlog.User, h *hold) error {
 // decodePull makes a query of a request.
 func decodePull(r *http.Request) (p mutlog.Query, metadataOnly bool, err error) {
 	q := newQuery(r)
+	if _, err = clientID(r); err != nil {
+		return p, false, err
+	}
 	p.Since = q.required("mutationsSince")
 	metadataOnly = q.flag("metadataOnly")
 	p.History = q.flag("history")
