@@ -11,14 +11,25 @@ import (
 	"tidemark/faults/disk"
 )
 
-// powerCut lets devices push to a server on d, and cuts the power at any moment.
-// What is left is on d again afterwards.
+// powerCut lets devices push to a server on d, and cuts the power at any moment;
+// sometimes the server has been killed just before, and another has read what it
+// left. What the cut leaves is on d again afterwards.
 func powerCut(t testing.TB, f *fleet, d *disk.Disk, rnd *rand.Rand, s *server) {
 	t.Helper()
 	d.SetSyncDelay(time.Duration(rnd.Int64N(2) * rnd.Int64N(int64(3*time.Millisecond))))
 	_, wait := f.run(s, rnd)
 	f.awaitAcks(8)
 	time.Sleep(time.Duration(rnd.Int64N(int64(60 * time.Millisecond))))
+	if rnd.IntN(4) == 0 {
+		d.SetHook(func(disk.Op) error { return syscall.EIO }) // a sync under way dies with the process
+		s.kill()
+		wait()
+		d.SetHook(nil)
+		s = start(t, s.store, s.options)
+		for i := range f.users {
+			f.head(s, f.user(i))
+		}
+	}
 	images := d.Cut(rnd)
 	s.kill()
 	wait()
@@ -73,7 +84,7 @@ func TestF3Control(t *testing.T) {
 				if o.program == "" {
 					d.SetHook(func(op disk.Op) error {
 						if op.Kind == disk.Sync {
-							return disk.Lost
+							return disk.ErrLost
 						}
 						return nil
 					})

@@ -17,7 +17,9 @@ import (
 
 // server is a running `tidemark serve`.
 type server struct {
-	t      testing.TB
+	t     testing.TB
+	store string
+	options
 	addr   string
 	client *http.Client
 	cmd    *exec.Cmd
@@ -59,7 +61,7 @@ func launch(t testing.TB, store string, o options) *server {
 	if o.fold > 0 {
 		args = append(args, "--fold-batches", fmt.Sprint(o.fold))
 	}
-	s := &server{t: t, cmd: exec.Command(args[0], args[1:]...), exited: make(chan struct{})}
+	s := &server{t: t, store: store, options: o, cmd: exec.Command(args[0], args[1:]...), exited: make(chan struct{})}
 	s.client = &http.Client{
 		Timeout: 30 * time.Second,
 		Transport: &http.Transport{

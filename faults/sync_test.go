@@ -56,7 +56,7 @@ func TestF6LyingDisk(t *testing.T) {
 						}
 						if n++; n == lie {
 							told, meta = true, op.Off < 2*4096
-							return disk.Lost
+							return disk.ErrLost
 						}
 						return nil
 					})

@@ -111,11 +111,12 @@ func TestKeysOfUsers(t *testing.T) {
 
 // TestSlowClientsAreCut: what does not come in time is cut, and whoever asks meanwhile does not notice.
 func TestSlowClientsAreCut(t *testing.T) {
-	const headers, whole = 200 * time.Millisecond, 400 * time.Millisecond
+	const headers, whole, tolerance = 200 * time.Millisecond, 3 * time.Second, 2500 * time.Millisecond
 	x := newTarget(t, func(o *server.Options) {
 		o.ReadHeaderTimeout, o.ReadTimeout, o.IdleTimeout = headers, whole, whole
 	})
 	before := x.state()
+	var wg sync.WaitGroup
 	for _, c := range []struct {
 		name, raw string
 		patience  time.Duration
@@ -127,7 +128,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 		{"chunks that never end", request("POST", "/v1/sync?lastMutationAt=-1", "5\r\n{\"mut", "Transfer-Encoding: chunked", "X-User-Id: slow"), whole, "HTTP/1.1 400 "},
 		{"no second request", raw("GET /livez HTTP/1.1", "Host: a"), whole, "HTTP/1.1 200 "},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		wg.Go(func() {
 			conn := x.dial()
 			defer conn.Close()
 			begun := time.Now()
@@ -135,14 +136,15 @@ func TestSlowClientsAreCut(t *testing.T) {
 			x.stillGood(c.name)
 			got, _ := io.ReadAll(conn)
 			took := time.Since(begun)
-			if took < c.patience/2 || took > c.patience+3*time.Second {
-				t.Errorf("cut after %v, want %v", took, c.patience)
+			if took < c.patience/2 || took > c.patience+tolerance {
+				t.Errorf("%s: cut after %v, want %v", c.name, took, c.patience)
 			}
 			if c.want != "" && !strings.HasPrefix(string(got), c.want) {
-				t.Errorf("answered %q", got)
+				t.Errorf("%s: answered %q", c.name, got)
 			}
 		})
 	}
+	wg.Wait()
 	if x.state() != before {
 		t.Error("half a request has changed the store")
 	}
@@ -153,8 +155,7 @@ func TestPanicInHandler(t *testing.T) {
 	x := newTarget(t, func(o *server.Options) {
 		o.Authenticate = func(r *http.Request) (mutlog.User, error) {
 			if r.Header.Get("X-Panic") != "" {
-				var nothing map[string]int
-				nothing["tidemark/server"] = 1
+				_ = []string{}[len(r.Header)]
 			}
 			return server.OpenUser(r)
 		}
@@ -184,7 +185,7 @@ func TestPanicInHandler(t *testing.T) {
 	}
 	x.log.mu.Lock()
 	defer x.log.mu.Unlock()
-	if text := x.log.buf.String(); !strings.Contains(text, "look-here") || !strings.Contains(text, "nil map") || !strings.Contains(text, "abuse_rows_test.go") {
+	if text := x.log.buf.String(); !strings.Contains(text, "look-here") || !strings.Contains(text, "index out of range") || !strings.Contains(text, "abuse_rows_test.go") {
 		t.Errorf("the log does not tell the cause: %s", text)
 	}
 }

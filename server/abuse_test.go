@@ -218,6 +218,7 @@ var pushDefects = []defect{
 var pullDefects = []defect{
 	pushDefects[0], pushDefects[1], pushDefects[2], pushDefects[3], pushDefects[4], pushDefects[5], pushDefects[6],
 	{"query", ir, `"parameter":"history"`, func(d *draft) { d.query["history"] = "yes" }},
+	{"cursor's value", ve, `"member":"mutationsSince"`, func(d *draft) { d.query["mutationsSince"] = "1.5" }}, // which is read first
 	{"parameter", ve, `"member":"limit"`, func(d *draft) { d.query["limit"] = "0" }},
 	{"cursor", oos, "", func(d *draft) { d.query["mutationsSince"] = "9007199254740991" }},
 }

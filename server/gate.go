@@ -109,8 +109,9 @@ func (g *gate) refuse(c net.Conn) {
 // client that does not read hold its connection for ever.
 type conn struct {
 	net.Conn
-	gate   *gate
-	closed sync.Once
+	gate     *gate
+	deadline time.Time // of writes
+	closed   sync.Once
 }
 
 const (
@@ -130,7 +131,7 @@ func (c *conn) Write(b []byte) (written int, err error) {
 		if c.gate.server.memory.isScarce() {
 			patience = min(patience, scarceTimeout) // a client that does not read keeps others waiting
 		}
-		if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		if err := c.patientFor(patience); err != nil {
 			return written, err
 		}
 		var n int
@@ -138,6 +139,17 @@ func (c *conn) Write(b []byte) (written int, err error) {
 		written, b = written+n, b[n:]
 	}
 	return written, err
+}
+
+// patientFor sets the deadline of the next write. That costs as much as a short
+// write, so one that is nearly as late stays.
+func (c *conn) patientFor(patience time.Duration) error {
+	now := time.Now()
+	if left := c.deadline.Sub(now); left <= patience && left > patience*7/8 {
+		return nil
+	}
+	c.deadline = now.Add(patience)
+	return c.SetWriteDeadline(c.deadline)
 }
 
 func (c *conn) Close() error {

@@ -71,7 +71,9 @@ func decodePush(r *http.Request, body []byte, limits mutlog.Limits) (p mutlog.Pu
 }
 
 // clientID returns the name that an app or device gives itself, or "".
-func clientID(r *http.Request) (string, error) { return header(r, "x-client-id", maxNameBytes, noControls) }
+func clientID(r *http.Request) (string, error) {
+	return header(r, "x-client-id", maxNameBytes, noControls)
+}
 
 // validKey accepts printable ASCII but for an empty string in quotation marks.
 func validKey(s string) bool { return printableASCII(s) && s != `""` }

@@ -41,6 +41,9 @@ type BoltOptions struct {
 	// other readers.
 	ReadOnly bool
 
+	// AnyFileSystem accepts a network file system, too.
+	AnyFileSystem bool
+
 	// QueueLength bounds how many pushes wait for the disk; more are refused
 	// with mutlog.ErrUnavailable. 0 means 1024.
 	QueueLength int
@@ -81,6 +84,11 @@ type Bolt struct {
 // OpenBolt opens the store in the bbolt file at path, and creates it if it does
 // not exist, unless it is to be read only.
 func OpenBolt(path string, options BoltOptions) (*Bolt, error) {
+	if !options.AnyFileSystem && !options.ReadOnly {
+		if err := refuseNetwork(path); err != nil {
+			return nil, err
+		}
+	}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !options.ReadOnly:

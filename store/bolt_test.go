@@ -373,3 +373,32 @@ func TestNewestIsSmall(t *testing.T) {
 		same(t, "the last", large, string(newest[19].State))
 	})
 }
+
+// Two resources whose hashes begin alike are told from each other, in the tail
+// of a log and in the index.
+func TestSameTag(t *testing.T) {
+	seen := map[uint32]string{}
+	var one, other string
+	for i := 0; other == ""; i++ {
+		id := fmt.Sprint("nr-", i)
+		h := hashRef("NOTE", id)
+		if one = seen[h.tag()]; one != "" {
+			other = id
+		}
+		seen[h.tag()] = id
+	}
+	for _, fold := range []int{0, 1} {
+		s := openBoltTest(t, BoltOptions{FoldBatches: fold, NoSync: true})
+		for i := range 2 * tailBatches {
+			push(t, s, "alice", note(mutlog.Update, one, fmt.Sprintf(`{"one":%d}`, i)))
+			if i == 0 {
+				push(t, s, "alice", note(mutlog.Create, other, `{"other":true}`))
+			}
+		}
+		view(t, s, "alice", func(tx mutlog.Reader) {
+			newest := must[[]*mutlog.Entry](t)(tx.Newest([]mutlog.Ref{{Resource: "NOTE", ResourceID: one}, {Resource: "NOTE", ResourceID: other}}, mutlog.MaxTimestamp))
+			same(t, "one", fmt.Sprintf(`{"one":%d}`, 2*tailBatches-1), string(newest[0].State))
+			same(t, "other", `{"other":true}`, string(newest[1].State))
+		})
+	}
+}

@@ -18,7 +18,7 @@ import (
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte{3, 0x1c, 0, 1, 5, 9, 0x70}, []byte(`{"a":1}`), "phone", "key", uint64(1), uint64(0), uint(77))
 	f.Add([]byte{1, 0xff}, []byte{}, "", "", uint64(1<<52), uint64(1<<51), uint(8))
-	f.Fuzz(func(t *testing.T, shape, data []byte, client, key string, first, back uint64, flip uint) {
+	f.Fuzz(func(t *testing.T, shape, data []byte, client, key string, first, back uint64, bit uint) {
 		b := batchOf(shape, data, client, key, first, back)
 		var user mutlog.User = "fuzz"
 		v, tags := encodeRecord(prefixOf(user), user, b)
@@ -39,12 +39,18 @@ func FuzzRecord(f *testing.F) {
 				t.Fatalf("entry %d: %v (- written, + read)\n%s", i, err, diff)
 			}
 		}
-		v[flip/8%uint(len(v))] ^= 1 << (flip % 8)
-		if r, err = parseRecord(v); err == nil {
-			_, err = r.batch()
-		}
-		if !errors.Is(err, mutlog.ErrCorrupt) {
-			t.Fatalf("bit %d was changed, and reading gives %v", flip%uint(8*len(v)), err)
+		for i := range v {
+			v[i] ^= 1 << (bit % 8)
+			if r, err = parseRecord(v); err == nil {
+				if _, one := r.entry(0); !errors.Is(one, mutlog.ErrCorrupt) {
+					t.Fatalf("a bit of byte %d was changed, and reading an entry gives %v", i, one)
+				}
+				_, err = r.batch()
+			}
+			if !errors.Is(err, mutlog.ErrCorrupt) {
+				t.Fatalf("a bit of byte %d was changed, and reading gives %v", i, err)
+			}
+			v[i] ^= 1 << (bit % 8)
 		}
 	})
 }

@@ -40,7 +40,7 @@ func (c *serveCommand) Run(io streams) error {
 	if err := c.verify(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	s, err := store.Open(c.Store, store.BoltOptions{FoldBatches: c.FoldBatches})
+	s, err := store.Open(c.Store, store.BoltOptions{AnyFileSystem: c.AnyFileSystem, FoldBatches: c.FoldBatches})
 	if err != nil {
 		return storeError(err)
 	}

@@ -51,8 +51,8 @@ type Op struct {
 	Data []byte // of a Write
 }
 
-// Lost, returned by a hook, loses the operation and tells that it was done.
-var Lost = errors.New("lost by the disk")
+// ErrLost, returned by a hook, loses the operation and tells that it was done.
+var ErrLost = errors.New("lost by the disk")
 
 // Disk is a mounted file system.
 type Disk struct {
@@ -99,7 +99,7 @@ func (d *Disk) Close() error {
 }
 
 // SetHook makes hook see each operation before it is done: an error is returned
-// to the caller in its place, unless it is Lost. hook must not use the disk.
+// to the caller in its place, unless it is ErrLost. hook must not use the disk.
 func (d *Disk) SetHook(hook func(Op) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -187,7 +187,7 @@ func (d *Disk) do(op Op, fn func() syscall.Errno) syscall.Errno {
 		err := d.hook(op)
 		var errno syscall.Errno
 		switch {
-		case err == Lost:
+		case err == ErrLost:
 			return 0
 		case errors.As(err, &errno):
 			return errno

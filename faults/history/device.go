@@ -159,8 +159,8 @@ func (d *device) send(p *pushInput) *answer {
 // ask sends a pull once and records it; nil if the answer was lost.
 func (d *device) ask(p *pullInput) *answer {
 	a := d.record(&operation{pull: p}, func() (*answer, error) { return d.wire.pull(p) })
-	if a != nil && a.status == http.StatusConflict && p.since <= d.lastHead() {
-		d.run.violate("I9", d.user, "a head that the server has told is refused: %d", p.since)
+	if a != nil && a.status == http.StatusConflict && max(p.since, p.after) <= d.lastHead() {
+		d.run.violate("I9", d.user, "a head that the server has told is refused: %d", max(p.since, p.after))
 	}
 	return a
 }

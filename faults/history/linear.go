@@ -241,10 +241,12 @@ func (s *state) answers(p *pushInput, a *answer) bool {
 			want[i].data = ""
 		}
 	}
-	if a.head != s.head || !slices.Equal(a.mutations, want) || p.merge != (a.changes != nil) {
+	// Every answer to a batch that was merged tells what was missed.
+	tells := p.merge || s.batch.base != s.parent.head
+	if a.head != s.head || !slices.Equal(a.mutations, want) || tells != (a.changes != nil) {
 		return false
 	}
-	return !p.merge || slices.Equal(a.changes, s.parent.changes(s.batch.base))
+	return !tells || slices.Equal(a.changes, s.parent.changes(s.batch.base))
 }
 
 // allowsPull tells whether s allows the answer to a pull.
@@ -252,7 +254,7 @@ func allowsPull(s *state, p *pullInput, a *answer) bool {
 	if a.head != s.head {
 		return false
 	}
-	if p.since > 0 && p.since > s.head && !p.metadataOnly {
+	if from := max(p.since, p.after); from > 0 && from > s.head && !p.metadataOnly {
 		return a.status == 409 && a.reason == "cursor_ahead"
 	}
 	if p.noneMatch != 0 && p.noneMatch == s.head {
