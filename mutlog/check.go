@@ -212,24 +212,16 @@ func (c *logChecker) entry(e *Entry, before *Entry) {
 
 // receipt checks that b is found when its push comes again (rules 10 and 11).
 func (c *logChecker) receipt(tx Reader, b *Batch) error {
-	var found []*Batch
 	if b.Key != "" {
-		one, err := tx.BatchByKey(b.Key)
-		if err != nil {
+		found, err := tx.BatchByKey(b.Key)
+		if err != nil || found != nil && found.First() == b.First() {
 			return err
-		}
-		if one != nil {
-			found = append(found, one)
 		}
 	} else {
-		var err error
-		if found, err = tx.BatchesOn(b.Base); err != nil {
-			return err
-		}
-	}
-	for _, f := range found {
-		if f.First() == b.First() {
-			return nil
+		for found, err := range tx.BatchesOn(b.Base) {
+			if err != nil || found.First() == b.First() {
+				return err
+			}
 		}
 	}
 	c.fault(b.First(), "its batch would not be recognised if it were pushed again (rules 10 and 11)")

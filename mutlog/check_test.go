@@ -3,6 +3,7 @@ package mutlog_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"strings"
 	"testing"
 
@@ -154,8 +155,10 @@ type (
 	structure  struct{ Store }
 )
 
-func (noReceipts) BatchByKey(string) (*Batch, error)             { return nil, nil }
-func (noBases) BatchesOn(Timestamp) ([]*Batch, error)            { return nil, nil }
+func (noReceipts) BatchByKey(string) (*Batch, error) { return nil, nil }
+func (noBases) BatchesOn(Timestamp) iter.Seq2[*Batch, error] {
+	return func(func(*Batch, error) bool) {}
+}
 func (noResource) Newest(r []Ref, _ Timestamp) ([]*Entry, error) { return make([]*Entry, len(r)), nil }
 func (r highHead) Head() (Timestamp, error)                      { head, err := r.Reader.Head(); return head + 1, err }
 func (structure) Check(_ context.Context, report func(string)) error {

@@ -61,9 +61,11 @@ func differences(client, server Mutation) []string {
 // membersOf returns the values of the members of an object by their names.
 func membersOf(object []byte) map[string][]byte {
 	values := map[string][]byte{}
-	for _, m := range parseObject(object) {
-		values[unquote(m.name)] = m.value
+	if object == nil {
+		return values
 	}
+	r := newReader(object)
+	r.object(func(name []byte) { values[unquote(name)] = r.value() })
 	return values
 }
 

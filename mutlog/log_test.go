@@ -3,6 +3,7 @@ package mutlog_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -641,9 +642,11 @@ func (tx brokenTx) BatchByKey(key string) (*Batch, error) {
 	return b, errors.Join(err, tx.fail["BatchByKey"])
 }
 
-func (tx brokenTx) BatchesOn(base Timestamp) ([]*Batch, error) {
-	b, err := tx.Tx.BatchesOn(base)
-	return b, errors.Join(err, tx.fail["BatchesOn"])
+func (tx brokenTx) BatchesOn(base Timestamp) iter.Seq2[*Batch, error] {
+	if err := tx.fail["BatchesOn"]; err != nil {
+		return func(yield func(*Batch, error) bool) { yield(nil, err) }
+	}
+	return tx.Tx.BatchesOn(base)
 }
 
 func (tx brokenTx) Append(b *Batch) error {

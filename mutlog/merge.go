@@ -10,91 +10,136 @@ import (
 // a JSON Merge Patch (RFC 7396) and returns the new object. Members keep their
 // order and the text of their names and values; members that patch adds come
 // last. Both must be valid JSON without duplicate names. The result shares no
-// bytes with target or patch.
+// bytes with target or patch, and each byte of them is read once, however deep
+// they nest.
 //
 // It is written here because the libraries for it decode into maps, which
 // loses the order of members and the digits of numbers.
 func MergePatch(target, patch []byte) []byte {
-	members := parseObject(target)
-	index := byName(members)
-	for _, change := range parseObject(patch) {
-		i, found := index[unquote(change.name)]
-		if change.isNull() {
-			if found {
-				members[i].value = nil // leaves it out
-			}
-			continue
-		}
-		if change.isObject() {
-			var old []byte
-			if found && members[i].isObject() {
-				old = members[i].value
-			}
-			change.value = MergePatch(old, change.value)
-		}
-		if found {
-			members[i].value = change.value
-		} else {
-			members = append(members, change)
-		}
+	p := parsePatch(newReader(patch))
+	out := make([]byte, 0, len(target)+len(patch))
+	if target == nil {
+		return p.appendTo(out)
 	}
-	return appendObject(make([]byte, 0, len(target)+len(patch)), members)
+	return p.merge(out, newReader(target))
 }
 
-// member is a member of a JSON object; both parts are JSON text.
-type member struct{ name, value []byte }
-
-func (m member) isNull() bool   { return m.value[0] == 'n' }
-func (m member) isObject() bool { return m.value[0] == '{' }
-
-// byName returns the places of members by what their names mean, however they
-// are escaped. A map, because objects can have thousands of members.
-func byName(members []member) map[string]int {
-	index := make(map[string]int, len(members))
-	for i, m := range members {
-		index[unquote(m.name)] = i
-	}
-	return index
+// patch is a parsed patch.
+type patch struct {
+	members []edit
+	byName  map[string]int // places in members, by what names mean however they are escaped
 }
 
-// parseObject returns the members of a valid JSON object, which they alias; of
-// nil, none.
-func parseObject(object []byte) []member {
-	if object == nil {
-		return nil
-	}
-	var members []member
-	d := jsontext.NewDecoder(bytes.NewBuffer(object), jsontext.AllowDuplicateNames(true))
-	value := func() []byte {
-		v, _ := d.ReadValue() // object is valid
-		end := int(d.InputOffset())
-		return object[end-len(v) : end : end]
-	}
-	d.ReadToken()
-	for k := d.PeekKind(); k == '"'; k = d.PeekKind() {
-		name := value()
-		members = append(members, member{name, value()})
-	}
-	return members
+// edit is a member of a patch: a value, an object to merge, or neither, to
+// remove the member.
+type edit struct {
+	name   []byte // JSON text
+	value  []byte
+	object *patch
+	used   bool // the target has such a member
 }
 
-// appendObject appends the object of those members that have a value.
-func appendObject(dst []byte, members []member) []byte {
-	dst = append(dst, '{')
-	first := true
-	for _, m := range members {
-		if m.value == nil {
-			continue
+func parsePatch(r *reader) *patch {
+	p := &patch{byName: map[string]int{}}
+	r.object(func(name []byte) {
+		c := edit{name: name}
+		switch r.json.PeekKind() {
+		case 'n':
+			r.value()
+		case '{':
+			c.object = parsePatch(r)
+		default:
+			c.value = r.value()
 		}
-		if !first {
-			dst = append(dst, ',')
+		p.byName[unquote(name)] = len(p.members)
+		p.members = append(p.members, c)
+	})
+	return p
+}
+
+// merge appends the object that r is at with p applied.
+func (p *patch) merge(out []byte, r *reader) []byte {
+	start := len(out)
+	r.object(func(name []byte) {
+		i, found := p.byName[unquote(name)]
+		if !found {
+			out = append(appendName(out, start, name), r.value()...)
+			return
 		}
-		first = false
-		dst = append(dst, m.name...)
-		dst = append(dst, ':')
-		dst = append(dst, m.value...)
+		c := &p.members[i]
+		c.used = true
+		if c.object != nil && r.json.PeekKind() == '{' {
+			out = c.object.merge(appendName(out, start, name), r)
+			return
+		}
+		r.value()
+		out = c.appendTo(out, start, name)
+	})
+	return p.close(out, start)
+}
+
+// appendTo appends p applied to an empty object.
+func (p *patch) appendTo(out []byte) []byte { return p.close(out, len(out)) }
+
+// close appends the members of p that were not used, and ends the object that
+// began at start.
+func (p *patch) close(out []byte, start int) []byte {
+	for i := range p.members {
+		if c := &p.members[i]; !c.used {
+			out = c.appendTo(out, start, c.name)
+		}
 	}
-	return append(dst, '}')
+	if len(out) == start {
+		out = append(out, '{')
+	}
+	return append(out, '}')
+}
+
+// appendTo appends what c sets a member to, if anything.
+func (c *edit) appendTo(out []byte, start int, name []byte) []byte {
+	switch {
+	case c.object != nil:
+		return c.object.appendTo(appendName(out, start, name))
+	case c.value != nil:
+		return append(appendName(out, start, name), c.value...)
+	}
+	return out
+}
+
+// appendName begins a member of the object that begins at start.
+func appendName(out []byte, start int, name []byte) []byte {
+	if len(out) == start {
+		out = append(out, '{')
+	} else {
+		out = append(out, ',')
+	}
+	return append(append(out, name...), ':')
+}
+
+// reader reads valid JSON, of which it returns parts.
+type reader struct {
+	json *jsontext.Decoder
+	text []byte
+}
+
+func newReader(text []byte) *reader {
+	return &reader{jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)), text}
+}
+
+// value reads one value. The text is valid, so that nothing here can fail.
+func (r *reader) value() []byte {
+	v, _ := r.json.ReadValue()
+	end := int(r.json.InputOffset())
+	return r.text[end-len(v) : end : end]
+}
+
+// object reads an object and calls member with each name, to read the value.
+func (r *reader) object(member func(name []byte)) {
+	r.json.ReadToken()
+	for r.json.PeekKind() == '"' {
+		member(r.value())
+	}
+	r.json.ReadToken()
 }
 
 // equalJSON reports whether two JSON values mean the same: the order of members,

@@ -90,9 +90,11 @@ func (m *Mutation) UnmarshalJSON(raw []byte) error {
 		return errors.New("a mutation is not a strict JSON object")
 	}
 	var got Mutation
-	for _, member := range parseObject(bytes.Clone(raw)) { // raw belongs to the decoder
-		name := unquote(member.name)
-		s, isText := text(member.value)
+	var wrong string
+	r := newReader(bytes.Clone(raw)) // raw belongs to the decoder
+	r.object(func(rawName []byte) {
+		name, value := unquote(rawName), r.value()
+		s, isText := text(value)
 		ok := true
 		switch name {
 		case "type":
@@ -102,14 +104,17 @@ func (m *Mutation) UnmarshalJSON(raw []byte) error {
 		case "resourceId":
 			got.ResourceID, ok = s, isText && ValidResourceID(s)
 		case "data":
-			got.Data, ok = member.value, member.isObject()
+			got.Data, ok = value, value[0] == '{'
 		case "timestamp":
 			n, err := ParseNumber(s, 1, int64(MaxTimestamp))
 			got.Timestamp, ok = Timestamp(n), !isText && err == nil
 		}
 		if !ok {
-			return fmt.Errorf("a mutation has a wrong %s", name)
+			wrong = name
 		}
+	})
+	if wrong != "" {
+		return fmt.Errorf("a mutation has a wrong %s", wrong)
 	}
 	if got.Type != Create && got.Type != Update && got.Type != Delete {
 		return fmt.Errorf("a mutation has the type %q", clip(string(got.Type)))

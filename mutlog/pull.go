@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"slices"
 	"strings"
 )
 
@@ -50,12 +49,13 @@ type Changes struct {
 	NextAfter Timestamp
 	Total     int64
 
-	log   *Log
-	user  User
-	query Query
-	upTo  Timestamp // up to which the log has been read
-	given int64     // how many changes have passed the filter
-	out   Mutation  // the one being emitted
+	log       *Log
+	user      User
+	query     Query
+	upTo      Timestamp       // up to which the log has been read
+	resources map[string]bool // those wanted; nil for all
+	given     int64           // how many changes have passed the filter
+	out       Mutation        // the one being emitted
 }
 
 // Pull starts a pull of the log of user (rules 13 to 15). It refuses with
@@ -69,7 +69,14 @@ func (l *Log) Pull(ctx context.Context, user User, q Query) (*Changes, error) {
 	if upTo > 0 && upTo > head {
 		return nil, &OutOfSyncError{Reason: CursorAhead, Client: upTo, Server: head}
 	}
-	return &Changes{Head: head, log: l, user: user, query: q, upTo: upTo}, nil
+	c := &Changes{Head: head, log: l, user: user, query: q, upTo: upTo}
+	if len(q.Resources) > 0 {
+		c.resources = make(map[string]bool, len(q.Resources))
+		for _, name := range q.Resources {
+			c.resources[name] = true
+		}
+	}
+	return c, nil
 }
 
 // Each calls emit with every change in order, and pause now and then. emit runs
@@ -120,35 +127,17 @@ func (c *Changes) stretch(tx Reader, emit func(*Mutation)) error {
 	if c.query.Limit > 0 && c.query.Page == 0 {
 		n = min(n, c.query.Limit+1)
 	}
+	read := tx.Changes
 	if c.query.History {
-		return c.history(tx, n, emit)
+		read = tx.History
 	}
-	changes, upTo, err := tx.Changes(c.upTo, c.Head, n)
+	entries, upTo, err := read(c.upTo, c.Head, n)
 	if err != nil {
 		return err
 	}
 	c.upTo = upTo
-	for i := range changes {
-		c.offer(&changes[i], emit)
-	}
-	return nil
-}
-
-// history reads the next stretch of the raw log.
-func (c *Changes) history(tx Reader, n int, emit func(*Mutation)) error {
-	batches, err := tx.Batches(c.upTo, n)
-	if err != nil {
-		return err
-	}
-	after := c.upTo
-	c.upTo = c.Head
-	for _, b := range batches {
-		for i := range b.Entries {
-			if e := &b.Entries[i]; e.Timestamp > after && e.Timestamp <= c.Head {
-				c.offer(e, emit)
-				c.upTo = e.Timestamp
-			}
-		}
+	for i := range entries {
+		c.offer(&entries[i], emit)
 	}
 	return nil
 }
@@ -156,7 +145,7 @@ func (c *Changes) history(tx Reader, n int, emit func(*Mutation)) error {
 // offer emits e, as the device gets it, if the query asks for it.
 func (c *Changes) offer(e *Entry, emit func(*Mutation)) {
 	q := &c.query
-	if len(q.Resources) > 0 && !slices.Contains(q.Resources, e.Resource) {
+	if c.resources != nil && !c.resources[e.Resource] {
 		return
 	}
 	if q.Since == Beginning && !q.History && !e.Live() {

@@ -274,8 +274,8 @@ func (r shortReader) Changes(after, until Timestamp, n int) ([]Entry, Timestamp,
 	return r.Reader.Changes(after, until, min(n, 7))
 }
 
-func (r shortReader) Batches(after Timestamp, n int) ([]*Batch, error) {
-	return r.Reader.Batches(after, min(n, 7))
+func (r shortReader) History(after, until Timestamp, n int) ([]Entry, Timestamp, error) {
+	return r.Reader.History(after, until, min(n, 7))
 }
 
 // Rule 13, 14 and 16 by an independent model: what every cursor of a random log

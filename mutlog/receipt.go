@@ -14,11 +14,10 @@ func receipt(tx Reader, head Timestamp, p *Push) (*Batch, error) {
 	if p.Base == head || len(p.Mutations) == 0 {
 		return nil, nil // what was pushed on a head has moved it
 	}
-	batches, err := tx.BatchesOn(p.Base)
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range batches {
+	for b, err := range tx.BatchesOn(p.Base) {
+		if err != nil {
+			return nil, err
+		}
 		if b.Client == p.Client && b.holds(p.Mutations) {
 			return b, nil
 		}

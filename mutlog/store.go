@@ -1,6 +1,9 @@
 package mutlog
 
-import "context"
+import (
+	"context"
+	"iter"
+)
 
 // User names whose log it is: 1 to 255 bytes without control characters.
 type User string
@@ -69,8 +72,8 @@ func (b *Batch) Head() Timestamp { return b.Entries[len(b.Entries)-1].Timestamp 
 //     error comes back unchanged.
 //   - fn may run more than once, and must have no effect but through tx. It
 //     must not keep tx, nor wait for anything but tx.
-//   - What tx hands out belongs to the caller, also after fn; but for Changes,
-//     which would otherwise copy all that a pull reads.
+//   - What tx hands out belongs to the caller, also after fn; but for Changes
+//     and History, which would otherwise copy all that a pull reads.
 //   - Missing is never an error.
 //   - Errors of the store itself wrap ErrUnavailable, ErrOutcomeUnknown or
 //     ErrCorrupt.
@@ -109,9 +112,10 @@ type Reader interface {
 	// nil.
 	BatchByKey(key string) (*Batch, error)
 
-	// BatchesOn returns the batches that were pushed without a key on the
-	// cursor base, merged ones included.
-	BatchesOn(base Timestamp) ([]*Batch, error)
+	// BatchesOn yields the batches that were pushed without a key on the
+	// cursor base, merged ones included, one after the other: there is no bound
+	// to how many a client can merge on one cursor.
+	BatchesOn(base Timestamp) iter.Seq2[*Batch, error]
 
 	// Batches returns batches in order, as far as they have mutations later
 	// than after: as many as make up about n mutations, fewer if they are large
@@ -126,6 +130,9 @@ type Reader interface {
 	// is only valid until the next call of it and until fn returns, and must not
 	// be changed.
 	Changes(after, until Timestamp, n int) (changes []Entry, upTo Timestamp, err error)
+
+	// History is Changes without leaving out what was superseded.
+	History(after, until Timestamp, n int) (entries []Entry, upTo Timestamp, err error)
 }
 
 // Tx reads and extends the log of one user.

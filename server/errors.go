@@ -192,6 +192,8 @@ func (s *Server) answerProblem(c echo.Context, p *problem, cause error) {
 	h := c.Response().Header()
 	h.Del("X-Mutation-At") // never on an error: a client must pull before it adopts a head
 	h.Del("Etag")
+	h.Del("Idempotency-Replayed")
+	h.Del("Preference-Applied")
 	if p.status >= 500 {
 		c.Set(causeKey, cause)
 		h.Set("Retry-After", "1")

@@ -152,6 +152,15 @@ func (c *conn) patientFor(patience time.Duration) error {
 	return c.SetWriteDeadline(c.deadline)
 }
 
+// CloseWrite lets net/http end its side first, so that a client that is still
+// sending reads its answer before the connection is reset.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 func (c *conn) Close() error {
 	c.closed.Do(func() { c.gate.open.Add(-1) })
 	return c.Conn.Close()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -115,7 +116,7 @@ func OpenBolt(path string, options BoltOptions) (*Bolt, error) {
 		s.db.Close()
 		return nil, fmt.Errorf("store %s cannot be synced: %w", path, err)
 	}
-	s.queue = make(chan *write, cmp0(options.QueueLength, 1024))
+	s.queue = make(chan *write, cmp.Or(options.QueueLength, 1024))
 	go s.commitLoop()
 	return s, nil
 }
@@ -135,13 +136,6 @@ func (s *Bolt) syncAll(options BoltOptions) error {
 	return nil
 }
 
-func cmp0(n, otherwise int) int {
-	if n == 0 {
-		return otherwise
-	}
-	return n
-}
-
 // openFile opens a store in a file and verifies what can be in no time. bbolt
 // panics on some damaged files, and reading a page that the file does not have
 // faults; both become ErrDamaged.
@@ -156,7 +150,7 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Bolt{db: db, path: path, foldBatches: cmp0(options.FoldBatches, foldBatches), failed: make(chan struct{}), done: make(chan struct{})}
+	s = &Bolt{db: db, path: path, foldBatches: cmp.Or(options.FoldBatches, foldBatches), failed: make(chan struct{}), done: make(chan struct{})}
 	if s.file, err = os.Stat(path); err == nil {
 		s.state, err = checkFormat(db)
 	}

@@ -183,7 +183,7 @@ func (s *Bolt) prepare(tx *bolt.Tx, group []*write, results []error) (*commit, e
 	}
 	unavailable := func(err error) error {
 		if errors.Is(err, mutlog.ErrCorrupt) {
-			return err
+			s.fail() // no commit could fold that batch, nor do without
 		}
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}

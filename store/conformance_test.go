@@ -222,7 +222,7 @@ func readIn(t testing.TB, tx mutlog.Reader) content {
 		if b.Key != "" {
 			c.ByKey[b.Key] = must[*mutlog.Batch](t)(tx.BatchByKey(b.Key))
 		}
-		c.OnBase[b.Base] = must[[]*mutlog.Batch](t)(tx.BatchesOn(b.Base))
+		c.OnBase[b.Base] = must[[]*mutlog.Batch](t)(mutlogtest.All(tx.BatchesOn(b.Base)))
 	}
 	return c
 }
@@ -242,10 +242,22 @@ func allBatches(t testing.TB, tx mutlog.Reader, n int) (all []*mutlog.Batch) {
 }
 
 // allChanges returns all changes, read in stretches of n mutations.
-func allChanges(t testing.TB, tx mutlog.Reader, after, until mutlog.Timestamp, n int) (all []mutlog.Entry) {
+func allChanges(t testing.TB, tx mutlog.Reader, after, until mutlog.Timestamp, n int) []mutlog.Entry {
+	t.Helper()
+	return allOf(t, tx.Changes, after, until, n)
+}
+
+// allHistory returns all mutations, read in stretches of n.
+func allHistory(t testing.TB, tx mutlog.Reader, after, until mutlog.Timestamp, n int) []mutlog.Entry {
+	t.Helper()
+	return allOf(t, tx.History, after, until, n)
+}
+
+func allOf(t testing.TB, read func(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error),
+	after, until mutlog.Timestamp, n int) (all []mutlog.Entry) {
 	t.Helper()
 	for after < until {
-		changes, upTo, err := tx.Changes(after, until, n)
+		changes, upTo, err := read(after, until, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +285,7 @@ func testMissing(t *testing.T, o *opener) {
 		same(t, "newest of none", 0, len(must[[]*mutlog.Entry](t)(tx.Newest(nil, 7))))
 		same(t, "by key", (*mutlog.Batch)(nil), must[*mutlog.Batch](t)(tx.BatchByKey("key")))
 		for _, base := range []mutlog.Timestamp{mutlog.Beginning, 0, 7, mutlog.MaxTimestamp} {
-			same(t, "on base", 0, len(must[[]*mutlog.Batch](t)(tx.BatchesOn(base))))
+			same(t, "on base", 0, len(must[[]*mutlog.Batch](t)(mutlogtest.All(tx.BatchesOn(base)))))
 			same(t, "batches", 0, len(must[[]*mutlog.Batch](t)(tx.Batches(base, 10))))
 		}
 		same(t, "changes", 0, len(allChanges(t, tx, mutlog.Beginning, 7, 10)))
@@ -941,11 +953,13 @@ func (c *comparison) sameReads() bool {
 				"newest":       must[[]*mutlog.Entry](c.t)(tx.Newest(refs, head)),
 				"newest at":    must[[]*mutlog.Entry](c.t)(tx.Newest(refs, at)),
 				"by key":       must[*mutlog.Batch](c.t)(tx.BatchByKey(key)),
-				"on base":      must[[]*mutlog.Batch](c.t)(tx.BatchesOn(base)),
-				"on any":       must[[]*mutlog.Batch](c.t)(tx.BatchesOn(at)),
+				"on base":      must[[]*mutlog.Batch](c.t)(mutlogtest.All(tx.BatchesOn(base))),
+				"on any":       must[[]*mutlog.Batch](c.t)(mutlogtest.All(tx.BatchesOn(at))),
 				"batches":      allBatches(c.t, tx, step),
 				"changes":      allChanges(c.t, tx, mutlog.Beginning, head, step),
 				"some changes": allChanges(c.t, tx, after, until, step),
+				"history":      allHistory(c.t, tx, mutlog.Beginning, head, step),
+				"some history": allHistory(c.t, tx, after, until, step),
 			}
 			batches := must[[]*mutlog.Batch](c.t)(tx.Batches(after, step))
 			if n := mutations(batches); len(batches) > 1 && n-len(batches[len(batches)-1].Entries) >= step {

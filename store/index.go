@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 
@@ -54,6 +56,13 @@ func (h *hash) bound() mutlog.Timestamp {
 	return mutlog.Timestamp(binary.BigEndian.Uint64(h[:]) >> 8)
 }
 
+// maxSteps bounds how many steps into the past of resources a pull takes in one
+// transaction, but for a single resource.
+const maxSteps = 4096
+
+// errFar: a search would take more steps than it may.
+var errFar = errors.New("what is sought is too far back")
+
 // search is the search for the newest mutation of one resource.
 type search struct {
 	hash  hash
@@ -63,8 +72,9 @@ type search struct {
 }
 
 // newest finds the timestamps of the newest mutations that are not later than
-// at, or Beginning. It orders searches by hash.
-func (tx *boltTx) newest(searches []search, at mutlog.Timestamp) error {
+// at, or Beginning, or fails with errFar if that takes more than steps. It orders
+// searches by hash.
+func (tx *boltTx) newest(searches []search, at mutlog.Timestamp, steps int) error {
 	for i := range searches {
 		s := &searches[i]
 		s.hash, s.found = hashRef(s.ref.Resource, s.ref.ResourceID), mutlog.Beginning
@@ -73,7 +83,7 @@ func (tx *boltTx) newest(searches []search, at mutlog.Timestamp) error {
 	if err := tx.searchTail(searches, at); err != nil {
 		return err
 	}
-	return tx.searchIndex(searches, at)
+	return tx.searchIndex(searches, at, steps)
 }
 
 // readTail reads the places behind the index, the newest first.
@@ -129,7 +139,7 @@ func (tx *boltTx) isOf(pl place, i int, ref mutlog.Ref) (bool, error) {
 	return e.Ref() == ref, err
 }
 
-func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp) error {
+func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp, steps int) error {
 	if !tx.hasSettled {
 		return nil
 	}
@@ -147,7 +157,10 @@ func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp) error {
 		}
 		t := c.find(s.hash)
 		// The index knows the newest of all; older ones are linked from there.
-		for t > at {
+		for ; t > at; steps-- {
+			if steps == 0 {
+				return errFar
+			}
 			e, err := tx.entry(t)
 			if err != nil {
 				return err
@@ -165,7 +178,7 @@ func (tx *boltTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entr
 	for i, ref := range refs {
 		searches[i] = search{ref: ref, index: i}
 	}
-	if err := tx.newest(searches, at); err != nil {
+	if err := tx.newest(searches, at, math.MaxInt); err != nil {
 		return nil, err
 	}
 	newest := make([]*mutlog.Entry, len(refs))
@@ -220,7 +233,11 @@ func (tx *boltTx) dropNotNewest(entries []mutlog.Entry, until mutlog.Timestamp) 
 	for i := range entries {
 		searches[i] = search{ref: entries[i].Ref(), index: i}
 	}
-	if err := tx.newest(searches, until); err != nil {
+	steps := maxSteps
+	if len(entries) == 1 {
+		steps = math.MaxInt
+	}
+	if err := tx.newest(searches, until, steps); err != nil {
 		return nil, err
 	}
 	newest := make([]mutlog.Timestamp, len(entries))
@@ -375,13 +392,24 @@ func (tx *boltTx) appendChunk(puts []keyValue, c chunk, updates []search) []keyV
 
 	n := len(merged) / indexEntry
 	pieces := (n + chunkEntries - 1) / chunkEntries
-	lower := c.lower
+	bound := func(i int) mutlog.Timestamp {
+		h := hash(merged[i*indexEntry:])
+		return h.bound()
+	}
+	lower, start := c.lower, 0
 	for p := range pieces {
-		part := merged[n*p/pieces*indexEntry : n*(p+1)/pieces*indexEntry]
-		if p > 0 {
-			h := hash(part[:hashSize])
-			lower = h.bound()
+		end := max(n*(p+1)/pieces, start)
+		for start < end && end < n && bound(end-1) == bound(end) {
+			end++ // hashes that a key does not tell apart stay together
 		}
+		part := merged[start*indexEntry : end*indexEntry]
+		if start == end {
+			continue
+		}
+		if start > 0 {
+			lower = bound(start)
+		}
+		start = end
 		k := tx.prefix.key(kindIndex, lower)
 		puts = append(puts, keyValue{k, sealed(k, append(make([]byte, 4, 4+len(part)), part...))})
 	}

@@ -23,9 +23,6 @@ var long = flag.Bool("long", false, "pull 1,000,000 mutations instead of 100,000
 // heap, while a slow reader on it neither stops writers nor lets the file grow."
 const heapLimit = 64 << 20
 
-// large is how many mutations of 60 kB are pulled, more than the limit together.
-const large = 1500
-
 func liveHeap() uint64 {
 	runtime.GC()
 	return heap()
@@ -57,13 +54,10 @@ func watchHeap() (most func() uint64) {
 }
 
 // big returns a store in which alice has a log of n mutations, of half as many
-// resources, and bob one of few and large ones, and n. It was filled without
-// syncs, which have no part in what is measured.
-func big(t testing.TB) (s *Bolt, n int) {
+// resources, and bob one of few that are large. It was filled without syncs,
+// which have no part in what is measured.
+func big(t testing.TB, n, large int) (s *Bolt) {
 	t.Helper()
-	if n = 100_000; *long {
-		n = 1_000_000
-	}
 	path := filepath.Join(t.TempDir(), "big.db")
 	filler, err := OpenBolt(path, BoltOptions{NoSync: true, FoldBatches: 500})
 	if err != nil {
@@ -85,16 +79,23 @@ func big(t testing.TB) (s *Bolt, n int) {
 		}
 		push(t, filler, "bob", mutations...)
 	}
-	closeSound(t, filler)
+	if err := filler.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if s, err = OpenBolt(path, BoltOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
-	return s, n
+	t.Cleanup(func() { closeSound(t, s) })
+	return s
 }
 
 func TestPullInBoundedMemory(t *testing.T) {
-	s, n := big(t)
+	n := 100_000
+	if *long {
+		n = 1_000_000
+	}
+	const large = 1500 // of 60 kB each, more than the limit together
+	s := big(t, n, large)
 	log := mutlog.New(s, mutlog.DefaultLimits)
 	pulls := []struct {
 		name  string
@@ -134,7 +135,7 @@ func TestPullInBoundedMemory(t *testing.T) {
 // pages from being used anew: the file is as large as without it. One that kept
 // its transaction open is the control: this test would notice.
 func TestSlowReader(t *testing.T) {
-	s, _ := big(t)
+	s := big(t, 15_000, 0)
 	log := mutlog.New(s, mutlog.DefaultLimits)
 	ctx := context.Background()
 	// grow pushes the same amount each time and returns by how much the part

@@ -84,7 +84,11 @@ func (r *recent) publish(writes []*write, places []place) {
 	for i, w := range writes {
 		list := append(r.active[w.user], places[i])
 		r.active[w.user] = list
-		if len(list) >= hotBatches || len(list)*places[i].n >= hotMutations {
+		n := 0
+		for _, pl := range list {
+			n += pl.n
+		}
+		if len(list) >= hotBatches || n >= hotMutations {
 			r.hot[w.user] = true
 		}
 	}

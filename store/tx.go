@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 
@@ -245,6 +246,25 @@ func (tx *boltTx) Batches(after mutlog.Timestamp, n int) (batches []*mutlog.Batc
 // supersedes is found by the links that lead back from those; whether one
 // behind the stretch does, the index says. The entries alias the file.
 func (tx *boltTx) Changes(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
+	entries, upTo, err := tx.History(after, until, n)
+	if err != nil || len(entries) == 0 {
+		return nil, upTo, err
+	}
+	entries = tx.scratch.dropSuperseded(entries)
+	for upTo < until && len(entries) > 0 {
+		kept, err := tx.dropNotNewest(entries, until)
+		if err == errFar {
+			entries = entries[:len(entries)/2] // a shorter stretch, rather than a long transaction
+			upTo = entries[len(entries)-1].Timestamp
+			continue
+		}
+		return kept, upTo, err
+	}
+	return entries, upTo, nil
+}
+
+// History implements mutlog.Reader. The entries alias the file.
+func (tx *boltTx) History(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
 	if tx.scratch == nil {
 		tx.scratch = scratches.Get().(*scratch)
 	}
@@ -260,18 +280,16 @@ func (tx *boltTx) Changes(after, until mutlog.Timestamp, n int) ([]mutlog.Entry,
 		return nil, 0, err
 	}
 	entries = within(entries, after, until)
-	if len(entries) == 0 {
-		return nil, until, nil
+	for i, size := 0, 0; i < len(entries); i++ {
+		size += max(len(entries[i].Data), len(entries[i].State))
+		if size > maxReadBytes && i > 0 {
+			entries, more = entries[:i], true // a batch can be many times as large
+		}
 	}
-	upTo := entries[len(entries)-1].Timestamp
-	if !more {
-		upTo = until
+	if len(entries) == 0 || !more {
+		return entries, until, nil
 	}
-	entries = tx.scratch.dropSuperseded(entries)
-	if upTo < until {
-		entries, err = tx.dropNotNewest(entries, until)
-	}
-	return entries, upTo, err
+	return entries, entries[len(entries)-1].Timestamp, nil
 }
 
 // scratch is the memory of one Changes, which lasts as long as its transaction
@@ -341,38 +359,46 @@ func (tx *boltTx) BatchByKey(key string) (*mutlog.Batch, error) {
 
 // BatchesOn implements mutlog.Reader. A batch that was not merged is the one
 // right behind its base; merged ones are listed under theirs, or recent.
-func (tx *boltTx) BatchesOn(base mutlog.Timestamp) (batches []*mutlog.Batch, err error) {
-	add := func(r record) error {
-		if r.base != base || len(r.key) > 0 {
-			return nil
+func (tx *boltTx) BatchesOn(base mutlog.Timestamp) iter.Seq2[*mutlog.Batch, error] {
+	return func(yield func(*mutlog.Batch, error) bool) {
+		err := tx.recordsOn(base, func(r record) bool {
+			if r.base != base || len(r.key) > 0 {
+				return true
+			}
+			b, err := r.batch()
+			return yield(b, err) && err == nil
+		})
+		if err != nil {
+			yield(nil, err)
 		}
-		b, err := r.batch()
-		batches = append(batches, b)
+	}
+}
+
+// recordsOn calls fn with the batches that may have been pushed on base, until
+// fn wants no more.
+func (tx *boltTx) recordsOn(base mutlog.Timestamp, fn func(record) (more bool)) error {
+	if err := tx.begin(); err != nil {
 		return err
 	}
-	var firsts []mutlog.Timestamp // of merged batches
-	start := tx.prefix.mergedKey(base, 0)
-	for k, _ := tx.cursor.Seek(start); bytes.HasPrefix(k, start[:keySize]); k, _ = tx.cursor.Next() {
-		firsts = append(firsts, mergedBatch(k))
-	}
-	err = tx.walk(base, func(pl place) (bool, error) {
+	more := true
+	err := tx.walk(base, func(pl place) (bool, error) {
 		r, err := tx.record(pl)
-		if err == nil && r.previous == base {
-			err = add(r)
+		if err == nil && r.previous == base && r.base == base {
+			more = fn(r)
 		}
 		return false, err
 	})
-	if err != nil {
-		return nil, err
+	if err != nil || !more {
+		return err
 	}
-	for _, first := range firsts {
+	start := tx.prefix.mergedKey(base, 0)
+	for k, _ := tx.cursor.Seek(start); bytes.HasPrefix(k, start[:keySize]); {
+		first := mergedBatch(k)
 		r, err := tx.at(first)
-		if err == nil {
-			err = add(r)
+		if err != nil || !fn(r) {
+			return err
 		}
-		if err != nil {
-			return nil, err
-		}
+		k, _ = tx.cursor.Seek(tx.prefix.mergedKey(base, first+1))
 	}
 	for _, recent := range [][]place{tx.sealed, tx.active} {
 		for _, pl := range recent {
@@ -380,15 +406,12 @@ func (tx *boltTx) BatchesOn(base mutlog.Timestamp) (batches []*mutlog.Batch, err
 				continue
 			}
 			r, err := tx.record(pl)
-			if err == nil && r.base != r.previous {
-				err = add(r)
-			}
-			if err != nil {
-				return nil, err
+			if err != nil || r.base != r.previous && !fn(r) {
+				return err
 			}
 		}
 	}
-	return batches, nil
+	return nil
 }
 
 // Append implements mutlog.Tx.

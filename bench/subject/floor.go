@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"iter"
 	"sync"
 
 	"tidemark/mutlog"
@@ -78,11 +79,17 @@ func (tx *headTx) Newest(refs []mutlog.Ref, _ mutlog.Timestamp) ([]*mutlog.Entry
 	return make([]*mutlog.Entry, len(refs)), nil
 }
 
-func (tx *headTx) BatchByKey(string) (*mutlog.Batch, error)               { return nil, nil }
-func (tx *headTx) BatchesOn(mutlog.Timestamp) ([]*mutlog.Batch, error)    { return nil, nil }
+func (tx *headTx) BatchByKey(string) (*mutlog.Batch, error) { return nil, nil }
+func (tx *headTx) BatchesOn(mutlog.Timestamp) iter.Seq2[*mutlog.Batch, error] {
+	return func(func(*mutlog.Batch, error) bool) {}
+}
 func (tx *headTx) Batches(mutlog.Timestamp, int) ([]*mutlog.Batch, error) { return nil, nil }
 
 func (tx *headTx) Changes(_, until mutlog.Timestamp, _ int) ([]mutlog.Entry, mutlog.Timestamp, error) {
+	return nil, until, nil
+}
+
+func (tx *headTx) History(_, until mutlog.Timestamp, _ int) ([]mutlog.Entry, mutlog.Timestamp, error) {
 	return nil, until, nil
 }
 

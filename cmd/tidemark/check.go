@@ -61,6 +61,7 @@ func checkApart(ctx context.Context, path, mode string, out io.Writer) (code int
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, self, "check", "--worker", "--store="+path, "--mode="+mode)
 	cmd.Stdout, cmd.Stderr = out, &stderr
+	cmd.SysProcAttr = endWithParent()
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {

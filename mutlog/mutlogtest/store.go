@@ -5,6 +5,7 @@ package mutlogtest
 import (
 	"bytes"
 	"context"
+	"iter"
 	"strings"
 	"sync"
 
@@ -130,13 +131,25 @@ func (r reader) BatchByKey(key string) (*mutlog.Batch, error) {
 }
 
 // BatchesOn implements mutlog.Reader.
-func (r reader) BatchesOn(base mutlog.Timestamp) (batches []*mutlog.Batch, err error) {
-	for _, b := range r.batches {
-		if b.Key == "" && b.Base == base {
-			batches = append(batches, clone(b))
+func (r reader) BatchesOn(base mutlog.Timestamp) iter.Seq2[*mutlog.Batch, error] {
+	return func(yield func(*mutlog.Batch, error) bool) {
+		for _, b := range r.batches {
+			if b.Key == "" && b.Base == base && !yield(clone(b), nil) {
+				return
+			}
 		}
 	}
-	return batches, nil
+}
+
+// All returns all that seq yields up to its first error.
+func All[T any](seq iter.Seq2[T, error]) (all []T, err error) {
+	for v, err := range seq {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
 }
 
 // Batches implements mutlog.Reader.
@@ -167,6 +180,19 @@ func (r reader) Changes(after, until mutlog.Timestamp, n int) (changes []mutlog.
 		}
 	}
 	return changes, upTo, nil
+}
+
+// History implements mutlog.Reader.
+func (r reader) History(after, until mutlog.Timestamp, n int) (history []mutlog.Entry, upTo mutlog.Timestamp, err error) {
+	entries := r.entries(after, until)
+	if upTo = until; len(entries) > n {
+		entries = entries[:n]
+		upTo = entries[n-1].Timestamp
+	}
+	for _, e := range entries {
+		history = append(history, cloneEntry(e))
+	}
+	return history, upTo, nil
 }
 
 // entries returns the mutations later than after and not later than until.
