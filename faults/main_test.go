@@ -6,6 +6,7 @@
 package faults_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,7 +18,9 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"tidemark/faults/disk"
 )
@@ -180,7 +183,11 @@ func underRaceDetector() bool {
 // run runs tidemark to its end and returns its exit code and what it printed.
 func run(t testing.TB, args ...string) (code int, out string) {
 	t.Helper()
-	b, err := exec.Command(tidemark(t), args...).CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // serve may start where it must not
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tidemark(t), args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	b, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)

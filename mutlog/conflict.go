@@ -25,7 +25,7 @@ func conflicts(tx Reader, head Timestamp, p *Push) ([]Conflict, error) {
 	}
 	for i, m := range p.Mutations {
 		if e := newest[i]; e != nil && e.Timestamp > p.Base {
-			server := change(e, p.Base)
+			server := change(e, p.Base).clone()
 			found = append(found, Conflict{i, m, server, differences(m, server)})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -54,6 +55,12 @@ type Ref struct {
 
 // Ref returns the resource that m changes.
 func (m *Mutation) Ref() Ref { return Ref{m.Resource, m.ResourceID} }
+
+// clone returns m in memory of its own.
+func (m Mutation) clone() Mutation {
+	m.Resource, m.ResourceID, m.Data = strings.Clone(m.Resource), strings.Clone(m.ResourceID), bytes.Clone(m.Data)
+	return m
+}
 
 // AppendJSON appends the wire shape of m to dst. Data is left out where it is
 // nil, and the timestamp where it is 0.

@@ -1,11 +1,9 @@
 package mutlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"iter"
-	"strings"
 )
 
 // stretch is how many mutations a pull reads in one transaction, so that none
@@ -105,7 +103,7 @@ func (c *Changes) All(ctx context.Context) iter.Seq2[[]Mutation, error] {
 	return func(yield func([]Mutation, error) bool) {
 		var out []Mutation
 		emit := func(m *Mutation) {
-			out = append(out, Mutation{m.Type, strings.Clone(m.Resource), strings.Clone(m.ResourceID), bytes.Clone(m.Data), m.Timestamp})
+			out = append(out, m.clone())
 		}
 		stopped := errors.New("the caller wants no more")
 		err := c.Each(ctx, emit, func() error {

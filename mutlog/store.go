@@ -72,8 +72,9 @@ func (b *Batch) Head() Timestamp { return b.Entries[len(b.Entries)-1].Timestamp 
 //     error comes back unchanged.
 //   - fn may run more than once, and must have no effect but through tx. It
 //     must not keep tx, nor wait for anything but tx.
-//   - What tx hands out belongs to the caller, also after fn; but for Changes
-//     and History, which would otherwise copy all that a pull reads.
+//   - What Newest, Changes and History hand out is only valid until fn returns,
+//     and must not be changed: a pull would otherwise copy all that it reads,
+//     and a push all that it replaces. The rest belongs to the caller.
 //   - Missing is never an error.
 //   - Errors of the store itself wrap ErrUnavailable, ErrOutcomeUnknown or
 //     ErrCorrupt.
@@ -127,8 +128,7 @@ type Reader interface {
 	// than until. It returns, in order, those of them that are the newest of
 	// their resource as of until, and the timestamp up to which it read: until,
 	// once there is no more. A stretch can be without changes. What it returns
-	// is only valid until the next call of it and until fn returns, and must not
-	// be changed.
+	// is also not valid any more once it is called again.
 	Changes(after, until Timestamp, n int) (changes []Entry, upTo Timestamp, err error)
 
 	// History is Changes without leaving out what was superseded.

@@ -24,11 +24,15 @@ import (
 // A body counts as far as it has come, so that a client that promises a long
 // one and sends nothing costs nothing. Work counts by the most that it can take:
 // a small push can make the server read, and answer with, much data of its own.
+//
+// Pulls and pushes work apart, because pulls last as long as their clients
+// take to read.
 type memory struct {
-	bodies, work *semaphore.Weighted
-	bodiesSize   int64
-	workSize     int64
-	atWork       atomic.Int64 // bytes of work that are taken
+	bodies, pulls, pushes *semaphore.Weighted
+
+	bodiesSize int64
+	workSize   int64        // of pulls, and of pushes
+	waiting    atomic.Int64 // requests that wait for memory to work in
 }
 
 const (
@@ -59,21 +63,22 @@ func newMemory(size, largestBody int64) *memory {
 		}
 	}
 	bodies := max(size/4, largestBody+1)
-	work := max(size-bodies, pullWork)
+	work := max((size-bodies)/2, pullWork)
 	return &memory{
 		bodies: semaphore.NewWeighted(bodies), bodiesSize: bodies,
-		work: semaphore.NewWeighted(work), workSize: work,
+		pulls: semaphore.NewWeighted(work), pushes: semaphore.NewWeighted(work), workSize: work,
 	}
 }
 
-// isScarce tells whether more than half of the memory for work is taken.
-func (m *memory) isScarce() bool { return m.atWork.Load() > m.workSize/2 }
+// isScarce tells whether a request waits for memory.
+func (m *memory) isScarce() bool { return m.waiting.Load() > 0 }
 
 var errMemory = fmt.Errorf("%w: the requests under way hold all the memory that they may", mutlog.ErrUnavailable)
 
 // hold is what one request has taken of the memory.
 type hold struct {
 	m            *memory
+	of           *semaphore.Weighted // what work is taken of: pulls or pushes
 	bodies, work int64
 	until        time.Time // up to when it waits for work of others; zero before it does
 }
@@ -92,17 +97,18 @@ func (h *hold) body(n int64) error {
 func (h *hold) forWork(ctx context.Context, n int64) error {
 	h.keep(0)
 	n = min(n, h.m.workSize)
-	if !h.m.work.TryAcquire(n) {
+	if !h.of.TryAcquire(n) {
+		h.m.waiting.Add(1)
+		defer h.m.waiting.Add(-1)
 		if h.until.IsZero() {
 			h.until = time.Now().Add(memoryPatience)
 		}
 		patient, cancel := context.WithDeadline(ctx, h.until)
 		defer cancel()
-		if err := h.m.work.Acquire(patient, n); err != nil {
+		if err := h.of.Acquire(patient, n); err != nil {
 			return errors.Join(errMemory, err)
 		}
 	}
-	h.m.atWork.Add(n)
 	h.work = n
 	return nil
 }
@@ -110,8 +116,7 @@ func (h *hold) forWork(ctx context.Context, n int64) error {
 // keep gives back all but n bytes of those taken for work.
 func (h *hold) keep(n int64) {
 	if back := h.work - n; back > 0 {
-		h.m.work.Release(back)
-		h.m.atWork.Add(-back)
+		h.of.Release(back)
 		h.work = n
 	}
 }
@@ -127,11 +132,15 @@ func (h *hold) release() {
 // members, to find duplicates, can take several times their own size.
 func decodeWork(body []byte) int64 { return pushWork + 12*int64(len(body)) }
 
-// pushWorkOf is what a push can take: whatever its size, each of its mutations
-// may be about a resource of the greatest size, which is read, changed and
-// recorded, or told in a conflict.
+// pushWorkOf is what a push can take: whatever its size, each of its UPDATEs may
+// be of a resource of the greatest size, which is changed, recorded and answered.
 func (s *Server) pushWorkOf(body []byte, p *mutlog.Push) int64 {
-	n := pushWork + 4*int64(len(body)) + 3*int64(len(p.Mutations))*int64(s.Limits.DataBytes)
+	n := pushWork + 4*int64(len(body))
+	for i := range p.Mutations {
+		if p.Mutations[i].Type == mutlog.Update {
+			n += 2 * int64(s.Limits.DataBytes)
+		}
+	}
 	if p.Merge {
 		n += pullWork
 	}
@@ -140,9 +149,9 @@ func (s *Server) pushWorkOf(body []byte, p *mutlog.Push) int64 {
 
 // bounded runs handler with a hold on memory, which lasts until the answer is
 // written, that of an error included.
-func (s *Server) bounded(handler func(echo.Context, mutlog.User, *hold) error) func(echo.Context, mutlog.User) error {
+func (s *Server) bounded(of *semaphore.Weighted, handler func(echo.Context, mutlog.User, *hold) error) func(echo.Context, mutlog.User) error {
 	return func(c echo.Context, user mutlog.User) error {
-		h := &hold{m: s.memory}
+		h := &hold{m: s.memory, of: of}
 		defer h.release()
 		err := handler(c, user, h)
 		if err == nil {

@@ -85,8 +85,8 @@ func New(o Options) *Server {
 
 // routes is the route table. Whatever acts on a log goes through asUser.
 func (s *Server) routes(e *echo.Echo) {
-	e.GET("/v1/sync", s.asUser(s.bounded(s.pull)))
-	e.POST("/v1/sync", s.asUser(s.bounded(s.push)))
+	e.GET("/v1/sync", s.asUser(s.bounded(s.memory.pulls, s.pull)))
+	e.POST("/v1/sync", s.asUser(s.bounded(s.memory.pushes, s.push)))
 	e.GET("/v1/sync/limits", s.asUser(s.limits))
 
 	for _, method := range []string{http.MethodGet, http.MethodHead} {

@@ -268,11 +268,23 @@ func allOf(t testing.TB, read func(after, until mutlog.Timestamp, n int) ([]mutl
 			if e.Timestamp <= after || e.Timestamp > upTo {
 				t.Fatalf("the stretch from %d to %d has mutation %d", after, upTo, e.Timestamp)
 			}
-			all = append(all, *cloneEntry(&e)) // it is valid until the next call only
+			all = append(all, mutlogtest.CloneEntry(e)) // it is valid until the next call only
 		}
 		after = upTo
 	}
 	return all
+}
+
+// owned returns entries that outlive their transaction.
+func owned(entries []*mutlog.Entry) []*mutlog.Entry {
+	own := make([]*mutlog.Entry, len(entries))
+	for i, e := range entries {
+		if e != nil {
+			c := mutlogtest.CloneEntry(*e)
+			own[i] = &c
+		}
+	}
+	return own
 }
 
 // "Missing is never an error", also not in an update.
@@ -698,7 +710,7 @@ func testHandedOut(t *testing.T, o *opener) {
 			for _, e := range h.Content.Changes {
 				refs = append(refs, e.Ref())
 			}
-			h.Newest = must[[]*mutlog.Entry](t)(tx.Newest(refs, h.Content.Head))
+			h.Newest = owned(must[[]*mutlog.Entry](t)(tx.Newest(refs, h.Content.Head)))
 		})
 		h.Users = slices.Collect(maps.Keys(usersOf(t, s)))
 		return h
@@ -950,8 +962,8 @@ func (c *comparison) sameReads() bool {
 		view(c.t, store, c.user, func(tx mutlog.Reader) {
 			reads[i] = map[string]any{
 				"head":         must[mutlog.Timestamp](c.t)(tx.Head()),
-				"newest":       must[[]*mutlog.Entry](c.t)(tx.Newest(refs, head)),
-				"newest at":    must[[]*mutlog.Entry](c.t)(tx.Newest(refs, at)),
+				"newest":       owned(must[[]*mutlog.Entry](c.t)(tx.Newest(refs, head))),
+				"newest at":    owned(must[[]*mutlog.Entry](c.t)(tx.Newest(refs, at))),
 				"by key":       must[*mutlog.Batch](c.t)(tx.BatchByKey(key)),
 				"on base":      must[[]*mutlog.Batch](c.t)(mutlogtest.All(tx.BatchesOn(base))),
 				"on any":       must[[]*mutlog.Batch](c.t)(mutlogtest.All(tx.BatchesOn(at))),

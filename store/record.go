@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"strings"
 	"unsafe"
 
 	"tidemark/mutlog"
@@ -270,17 +269,6 @@ func (r *record) entry(i int) (e mutlog.Entry, err error) {
 		return e, r.corrupt("an entry")
 	}
 	return e, nil
-}
-
-// cloneEntry returns e in memory of its own.
-func cloneEntry(e *mutlog.Entry) *mutlog.Entry {
-	c := *e
-	c.Resource, c.ResourceID = strings.Clone(e.Resource), strings.Clone(e.ResourceID)
-	c.Data = bytes.Clone(e.Data)
-	if c.State = bytes.Clone(e.State); len(e.State) > 0 && len(e.Data) > 0 && &e.State[0] == &e.Data[0] {
-		c.State = c.Data
-	}
-	return &c
 }
 
 // decoder reads the parts of a record off its front. After a fault it gives

@@ -178,17 +178,14 @@ func (tx *boltTx) at(t mutlog.Timestamp) (r record, err error) {
 	return r, err
 }
 
-// entry returns the mutation with the timestamp t.
+// entry returns the mutation with the timestamp t, which aliases the file.
 func (tx *boltTx) entry(t mutlog.Timestamp) (*mutlog.Entry, error) {
 	r, err := tx.at(t)
 	if err != nil {
 		return nil, err
 	}
 	e, err := r.entry(int(t - r.first))
-	if err != nil {
-		return nil, err
-	}
-	return cloneEntry(&e), nil
+	return &e, err
 }
 
 // Head implements mutlog.Reader.
@@ -304,6 +301,7 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 // release ends the use of what tx has handed out.
 func (tx *boltTx) release() {
 	if tx.scratch != nil {
+		clear(tx.scratch.entries) // they point into the file, which may be unmapped
 		scratches.Put(tx.scratch)
 		tx.scratch = nil
 	}

@@ -86,7 +86,11 @@ func memory(flag int64) int64 {
 		}
 		least = min(least, n)
 	}
-	return max(least/4, 64<<20)
+	size := max(least/4, 64<<20)
+	// Garbage may double what is held, and no more: gcPercent alone would let
+	// it grow to four times that.
+	debug.SetMemoryLimit(2*size + 256<<20)
+	return size
 }
 
 // connections lowers most to what the file descriptors of the process allow, so

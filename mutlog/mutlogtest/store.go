@@ -114,7 +114,7 @@ func (r reader) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entry,
 			}
 		}
 		if newest[i] != nil {
-			*newest[i] = cloneEntry(*newest[i])
+			*newest[i] = CloneEntry(*newest[i])
 		}
 	}
 	return newest, nil
@@ -176,7 +176,7 @@ func (r reader) Changes(after, until mutlog.Timestamp, n int) (changes []mutlog.
 	}
 	for _, e := range entries {
 		if e.Timestamp <= upTo && e.Timestamp == newest[e.Ref()] {
-			changes = append(changes, cloneEntry(e))
+			changes = append(changes, CloneEntry(e))
 		}
 	}
 	return changes, upTo, nil
@@ -190,7 +190,7 @@ func (r reader) History(after, until mutlog.Timestamp, n int) (history []mutlog.
 		upTo = entries[n-1].Timestamp
 	}
 	for _, e := range entries {
-		history = append(history, cloneEntry(e))
+		history = append(history, CloneEntry(e))
 	}
 	return history, upTo, nil
 }
@@ -212,12 +212,13 @@ func clone(b *mutlog.Batch) *mutlog.Batch {
 	c := *b
 	c.Entries = make([]mutlog.Entry, len(b.Entries))
 	for i, e := range b.Entries {
-		c.Entries[i] = cloneEntry(e)
+		c.Entries[i] = CloneEntry(e)
 	}
 	return &c
 }
 
-func cloneEntry(e mutlog.Entry) mutlog.Entry {
+// CloneEntry returns e in memory of its own.
+func CloneEntry(e mutlog.Entry) mutlog.Entry {
 	e.Resource, e.ResourceID = strings.Clone(e.Resource), strings.Clone(e.ResourceID)
 	e.Data, e.State = bytes.Clone(e.Data), bytes.Clone(e.State)
 	return e
