@@ -2,6 +2,7 @@ package mutlog
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -16,12 +17,16 @@ import (
 // It is written here because the libraries for it decode into maps, which
 // loses the order of members and the digits of numbers.
 func MergePatch(target, patch []byte) []byte {
-	p := parsePatch(newReader(patch))
-	out := make([]byte, 0, len(target)+len(patch))
+	r := newReader(patch)
+	p := parsePatch(r)
+	r.free()
+	out := make([]byte, 0, len(target)+len(patch)+1)
 	if target == nil {
 		return p.appendTo(out)
 	}
-	return p.merge(out, newReader(target))
+	r = newReader(target)
+	defer r.free()
+	return p.merge(out, r)
 }
 
 // patch is a parsed patch.
@@ -122,8 +127,19 @@ type reader struct {
 	text []byte
 }
 
+var readers = sync.Pool{New: func() any { return &reader{json: jsontext.NewDecoder(new(bytes.Buffer))} }}
+
+// newReader returns a reader of text; free lets it be used again.
 func newReader(text []byte) *reader {
-	return &reader{jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)), text}
+	r := readers.Get().(*reader)
+	r.text = text
+	r.json.Reset(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true))
+	return r
+}
+
+func (r *reader) free() {
+	r.text = nil
+	readers.Put(r)
 }
 
 // value reads one value. The text is valid, so that nothing here can fail.

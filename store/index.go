@@ -69,6 +69,7 @@ type search struct {
 	ref   mutlog.Ref
 	index int // of the caller's
 	found mutlog.Timestamp
+	entry *mutlog.Entry // the mutation found, if it has been read; it aliases the file
 }
 
 // newest finds the timestamps of the newest mutations that are not later than
@@ -106,8 +107,17 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 	if err := tx.readTail(); err != nil {
 		return err
 	}
+	// Nearly all tags are of other resources, which one bit each tells.
+	var sought [4]uint64
+	for i := range searches {
+		first := searches[i].hash[0]
+		sought[first/64] |= 1 << (first % 64)
+	}
 	for _, pl := range tx.tail {
 		for i := pl.n - 1; i >= 0; i-- {
+			if first := pl.tags[4*i]; sought[first/64]&(1<<(first%64)) == 0 {
+				continue
+			}
 			t := pl.first + mutlog.Timestamp(i)
 			if t > at {
 				continue
@@ -118,25 +128,21 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 				if searches[j].found != mutlog.Beginning {
 					continue
 				}
-				if same, err := tx.isOf(pl, i, searches[j].ref); err != nil {
+				r, err := tx.record(pl)
+				if err != nil {
 					return err
-				} else if same {
-					searches[j].found = t
+				}
+				e, err := r.entry(i)
+				if err != nil {
+					return err
+				}
+				if e.Ref() == searches[j].ref {
+					searches[j].found, searches[j].entry = t, &e
 				}
 			}
 		}
 	}
 	return nil
-}
-
-// isOf tells whether the mutation at index i of a batch is of the resource ref.
-func (tx *boltTx) isOf(pl place, i int, ref mutlog.Ref) (bool, error) {
-	r, err := tx.record(pl)
-	if err != nil {
-		return false, err
-	}
-	e, err := r.entry(i)
-	return e.Ref() == ref, err
 }
 
 func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp, steps int) error {
@@ -182,13 +188,17 @@ func (tx *boltTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entr
 		return nil, err
 	}
 	newest := make([]*mutlog.Entry, len(refs))
-	for _, s := range searches {
+	for i := range searches {
+		s := &searches[i]
 		if s.found == mutlog.Beginning {
 			continue
 		}
-		e, err := tx.entry(s.found)
-		if err != nil {
-			return nil, err
+		e := s.entry
+		if e == nil {
+			var err error
+			if e, err = tx.entry(s.found); err != nil {
+				return nil, err
+			}
 		}
 		if e.Ref() != s.ref {
 			return nil, fmt.Errorf("%w: the index leads from %s %q to mutation %d, which is of another resource",
