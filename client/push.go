@@ -33,8 +33,7 @@ type Push struct {
 	Key string
 
 	// Merge asks for the batch to be applied behind what others have pushed
-	// since Base, if none of it is about the same resources. A try after the
-	// first must ask for the same, or it misses Pushed.Changes.
+	// since Base, if none of it is about the same resources.
 	Merge bool
 
 	// Minimal leaves the data out of Pushed.Mutations.
@@ -61,7 +60,7 @@ type Pushed struct {
 	Replayed bool
 
 	// Changes are what a pull of Base would have given just before the batch;
-	// nil unless the push asked to be merged.
+	// nil unless the push asks to be merged, or was merged when it was applied.
 	Changes []mutlog.Mutation
 }
 

@@ -13,7 +13,8 @@ var (
 	ErrKeyReused = errors.New("this Idempotency-Key was used for other mutations")
 
 	// ErrUnavailable: the store cannot take or give anything now, or not this
-	// write; nothing of it was applied, and a later try may succeed.
+	// write; nothing of it was applied, and a later try may succeed. On the wire
+	// it is not told from ErrOutcomeUnknown, so that to a client it means both.
 	ErrUnavailable = errors.New("the store is not available")
 
 	// ErrOutcomeUnknown: the store failed while it made a batch durable. The

@@ -51,6 +51,10 @@ const (
 
 	// pushWork is what a push holds beside what its size says.
 	pushWork = 64 << 10
+
+	// surelyWork is what a push may take for the data of resources without
+	// asking whether it is likely to need that.
+	surelyWork = 4 << 20
 )
 
 // newMemory divides size bytes, or half of GOMEMLIMIT if size is 0: a quarter
@@ -132,15 +136,25 @@ func (h *hold) release() {
 // members, to find duplicates, can take several times their own size.
 func decodeWork(body []byte) int64 { return pushWork + 12*int64(len(body)) }
 
-// pushWorkOf is what a push can take: whatever its size, each of its UPDATEs may
-// be of a resource of the greatest size, which is changed, recorded and answered.
-func (s *Server) pushWorkOf(body []byte, p *mutlog.Push) int64 {
+// pushWorkOf is what a push can take: whatever its size, each of its mutations
+// may be of a resource of the greatest size, which is changed, recorded and
+// answered, or told in a conflict. Of a large push it asks first whether that is
+// likely: on the head there are no conflicts, and only an UPDATE makes data.
+func (s *Server) pushWorkOf(ctx context.Context, user mutlog.User, body []byte, p *mutlog.Push) int64 {
+	each := int64(s.Limits.DataBytes)
 	n := pushWork + 4*int64(len(body))
-	for i := range p.Mutations {
-		if p.Mutations[i].Type == mutlog.Update {
-			n += 2 * int64(s.Limits.DataBytes)
+	worst := 3 * each * int64(len(p.Mutations))
+	if worst > surelyWork {
+		if head, err := s.Log.Head(ctx, user); err == nil && head == p.Base {
+			worst = surelyWork
+			for i := range p.Mutations {
+				if p.Mutations[i].Type == mutlog.Update {
+					worst += 2 * each
+				}
+			}
 		}
 	}
+	n += worst
 	if p.Merge {
 		n += pullWork
 	}

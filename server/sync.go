@@ -26,7 +26,7 @@ func (s *Server) push(c echo.Context, user mutlog.User, h *hold) error {
 	if err != nil {
 		return err
 	}
-	if err := h.forWork(ctx, s.pushWorkOf(body, &p)); err != nil {
+	if err := h.forWork(ctx, s.pushWorkOf(ctx, user, body, &p)); err != nil {
 		return err
 	}
 	pushed, err := s.Log.Push(ctx, user, p)

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,7 +76,8 @@ type Bolt struct {
 	state     state  // of the newest transaction
 	lastGroup uint64 // the number of the newest group
 	fold      *fold  // under way, or nil
-	stuck     bool   // a panic may have left locks of db held
+
+	stuck atomic.Bool // a panic may have left locks of db held
 
 	failed     chan struct{}
 	failedOnce sync.Once
@@ -143,7 +145,7 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			s, err = nil, fmt.Errorf("%w: %v", ErrDamaged, r)
+			s, err = nil, fmt.Errorf("%w: a page is cut off, or is not what it should be", ErrDamaged)
 		}
 	}()
 	db, err := openBolt(path, options)
@@ -293,34 +295,38 @@ func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err 
 		return errFailed
 	}
 	sealed, active := s.recent.of(p) // before the transaction, see recent.go
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer s.catchFault(&err)
 	tx, err := s.db.Begin(false)
 	if err != nil {
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
 	defer tx.Rollback()
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer s.catchFault(&err)
 	t := newBoltTx(tx, p, sealed, active)
 	defer t.release()
 	return fn(t)
 }
 
 // catchFault, deferred with debug.SetPanicOnFault, fails the store if its file
-// could not be read: the disk has lost a part, or somebody has cut it short.
+// could not be read, or bbolt panics, with a text of its own, because a page is
+// not what it should be: the disk has lost a part, or somebody has cut the file
+// short.
 func (s *Bolt) catchFault(err *error) {
 	r := recover()
 	if r == nil {
 		return
 	}
-	fault, ok := r.(interface {
+	_, fault := r.(interface {
 		runtime.Error
 		Addr() uintptr
 	})
-	if !ok {
+	text, _ := r.(string)
+	if !fault && !strings.HasPrefix(text, "assertion failed: ") && !strings.HasPrefix(text, "bolt.") {
 		panic(r)
 	}
+	s.stuck.Store(true)
 	s.fail()
-	*err = fmt.Errorf("%w: it cannot be read: %v", mutlog.ErrUnavailable, fault)
+	*err = fmt.Errorf("%w: it cannot be read: %v", mutlog.ErrUnavailable, r)
 }
 
 // Update implements mutlog.Store. fn runs on a snapshot, beside the other users
@@ -443,8 +449,14 @@ func (s *Bolt) Close() error {
 	}
 	s.stopped = true
 	s.stopping.Unlock()
+	if !first {
+		return nil
+	}
+	if s.stuck.Load() {
+		return nil // the committer, and bbolt, may wait for a lock for ever
+	}
 	<-s.done
-	if !first || s.stuck {
+	if s.stuck.Load() {
 		return nil
 	}
 	var err error

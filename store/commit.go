@@ -119,7 +119,7 @@ func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 		if r := recover(); r != nil {
 			// bbolt panics when it meets a damaged page, and reading one that
 			// the disk has lost faults.
-			s.stuck = true
+			s.stuck.Store(true)
 			s.fail()
 			err = fmt.Errorf("%w: %v", mutlog.ErrOutcomeUnknown, r)
 		}

@@ -32,7 +32,7 @@ func networkKind(path string) string {
 // refuseNetwork returns an error if path is on a network file system.
 func refuseNetwork(path string) error {
 	if kind := networkKind(path); kind != "" {
-		return fmt.Errorf("store %s: it is on a network file system (%s), which can lose what is written; see --any-file-system", path, kind)
+		return fmt.Errorf("store %s: it is on a network file system (%s), which can lose what is written; --any-file-system accepts it", path, kind)
 	}
 	return nil
 }
