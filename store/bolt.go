@@ -115,7 +115,9 @@ func OpenBolt(path string, options BoltOptions) (*Bolt, error) {
 		return s, nil
 	}
 	if err := s.syncAll(options); err != nil {
-		s.db.Close()
+		if !s.stuck.Load() {
+			s.db.Close()
+		}
 		return nil, fmt.Errorf("store %s cannot be synced: %w", path, err)
 	}
 	s.queue = make(chan *write, cmp.Or(options.QueueLength, 1024))
@@ -462,6 +464,9 @@ func (s *Bolt) Close() error {
 	var err error
 	if s.queue != nil && !s.isFailed.Load() {
 		err = errors.Join(s.markClean(true), s.markClean(true)) // in both meta pages, see meta.go
+	}
+	if s.stuck.Load() {
+		return err
 	}
 	return errors.Join(err, s.db.Close())
 }

@@ -53,8 +53,15 @@ func (st *state) write(tx *bolt.Tx) error {
 
 // markClean makes durable whether the store is closed; it is for when there is
 // no committer.
-func (s *Bolt) markClean(clean bool) error {
-	tx, err := s.db.Begin(true)
+func (s *Bolt) markClean(clean bool) (err error) {
+	var tx *bolt.Tx
+	defer func() {
+		if r := recover(); r != nil { // bbolt has met a damaged page
+			s.stuck.Store(tx == nil)
+			err = fmt.Errorf("%w: a page is not what it should be", ErrDamaged)
+		}
+	}()
+	tx, err = s.db.Begin(true)
 	if err != nil {
 		return err
 	}
