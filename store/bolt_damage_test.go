@@ -35,7 +35,9 @@ const kindGroup = 0xff
 func TestFlippedBits(t *testing.T) {
 	path := filled(t)
 	truth := readDamaged(t, path)
-	rnd := rand.New(rand.NewPCG(mutlogtest.Seed(t), 1))
+	// Always the same, because some damage shows only where the resource that it
+	// hits is not in the tail of its log, too.
+	rnd := rand.New(rand.NewPCG(1, 1))
 	keys := keysOf(t, path)
 	for kind, name := range keyNames {
 		if len(keys[kind]) == 0 {
