@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Rule 4, as PROTOCOL section 1 puts it: exact decimal text, never a float.
+// Rule 4: exact decimal text, never a float.
 func TestParseCursor(t *testing.T) {
 	valid := map[string]Timestamp{
 		"-1":                               -1,
@@ -65,7 +65,7 @@ func TestParseCursor(t *testing.T) {
 	}
 }
 
-// The bounds of limit and page (FAULTS 70 to 73) are given by the caller.
+// The bounds of limit and page are given by the caller.
 func TestParseNumberBounds(t *testing.T) {
 	tests := []struct {
 		s    string

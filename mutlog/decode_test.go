@@ -74,7 +74,7 @@ func TestDecodePushReuse(t *testing.T) {
 	}
 }
 
-// PROTOCOL section 4: JSON that does not parse, holds a duplicate key, invalid
+// Rule 5: JSON that does not parse, holds a duplicate key, invalid
 // UTF-8, a lone surrogate or trailing data is a 400, wherever it stands, and
 // whatever rule the body breaks besides.
 func TestDecodePushSyntax(t *testing.T) {
@@ -144,7 +144,7 @@ func TestSyntaxErrorOffset(t *testing.T) {
 	}
 }
 
-// PROTOCOL section 4: the messages word for word; all faults in their order.
+// Rule 5: the messages word for word; all faults in their order.
 func TestDecodePushFaults(t *testing.T) {
 	one := func(mutation string) string { return `{"mutations":[` + mutation + `]}` }
 	list := func(n int, mutation string) string {

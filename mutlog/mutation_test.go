@@ -41,7 +41,7 @@ func TestValidResourceID(t *testing.T) {
 	}
 }
 
-// The JSON of a mutation is the wire shape of PROTOCOL section 2.
+// The JSON of a mutation is the wire shape.
 func TestMutationJSON(t *testing.T) {
 	tests := []struct {
 		m    Mutation

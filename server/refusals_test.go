@@ -65,7 +65,7 @@ func (r *rig) unchanged(head mutlog.Timestamp) {
 
 const good = `{"mutations":[{"type":"CREATE","resource":"NOTE","resourceId":"a","data":{"n":1}}]}`
 
-// What section 4 of the protocol calls 404, 405, 413 and 415.
+// What is answered with 404, 405, 413 and 415.
 func TestRefusalsOfTransport(t *testing.T) {
 	r := newRig(t, func(o *server.Options) { o.MaxBodyBytes = 1000 })
 	for _, path := range []string{"/x", "/v1", "/v1/", "/v1/sync/", "/V1/SYNC", "//v1/sync", "/v1/../v1/sync", "/v1//sync",
@@ -272,7 +272,7 @@ func TestRefusalsOfHeaders(t *testing.T) {
 	}
 }
 
-// Bodies: FAULTS of JSON are 400, and what JSON says is 422 (sections 2 and 4).
+// Bodies: faults of the JSON are 400, and what it says is 422.
 func TestRefusalsOfBody(t *testing.T) {
 	r := newRig(t)
 	for _, body := range []string{"", " ", "\n\t ", "{", `{"mutations":[`, `{"mutations":[]}{"x":1}`, `{"mutations":[]} garbage`, `{"mutations":[]}}`,
@@ -367,8 +367,8 @@ func x(n int) string { return strings.Repeat("x", n) }
 // nested returns an object of n levels.
 func nested(n int) string { return strings.Repeat(`{"a":`, n-1) + "{}" + strings.Repeat("}", n-1) }
 
-// Section 3 of FAULTS' order, here with every pair of things wrong: the answer
-// is about the one that comes first.
+// The order of refusals, with every pair of things wrong: the answer is
+// about the one that comes first.
 func TestOrderOfRefusals(t *testing.T) {
 	type request struct {
 		path, method, lastMutationAt, extra, body, padding string
@@ -431,7 +431,7 @@ func TestOrderOfRefusals(t *testing.T) {
 	}
 }
 
-// The two messages and the four reasons of a 409 (section 4), but for the one
+// The two messages and the reasons of a 409, but for the one
 // that retention will bring.
 func TestRefusalsOfCursor(t *testing.T) {
 	const (

@@ -249,7 +249,7 @@ func TestCreate(t *testing.T) {
 	same(t, "users", 8, len(usersOf(t, s)))
 }
 
-// FAULTS section 2: durability is never given up unless a test asks for it.
+// Rule 7: durability is never given up unless a test asks for it.
 func TestDurabilityIsNotGivenUp(t *testing.T) {
 	s, err := Open(filepath.Join(t.TempDir(), "test.db"), BoltOptions{})
 	if err != nil {
