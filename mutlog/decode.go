@@ -354,8 +354,7 @@ func hasNUL(raw []byte) bool {
 // clip shortens what a message quotes from a request.
 func clip(s string) string {
 	const most = 64
-	for i, n := range s {
-		_ = n
+	for i := range s {
 		if i >= most {
 			return s[:i] + "…"
 		}
