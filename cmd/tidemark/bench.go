@@ -128,14 +128,7 @@ type progress struct {
 	last     load.Report
 }
 
-func newProgress(w io.Writer) *progress {
-	p := &progress{w: w}
-	if f, ok := w.(*os.File); ok {
-		info, err := f.Stat()
-		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	return p
-}
+func newProgress(w io.Writer) *progress { return &progress{w: w, terminal: isTerminal(w)} }
 
 func (p *progress) show(r *load.Report) {
 	rate := float64(r.Requests-p.last.Requests) / (r.Seconds - p.last.Seconds)
