@@ -14,13 +14,14 @@ import (
 // named by its module, and only the packages that list it may use it. A package
 // that is not here may not exist, but for tools, which stand aside and are free.
 var imports = map[string][]string{
-	"tidemark":                   {},
-	"tidemark/mutlog":            {"github.com/oklog/ulid/v2", "github.com/go-json-experiment/json"},
-	"tidemark/mutlog/mutlogtest": {"tidemark/mutlog"},
-	"tidemark/store":             {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt"},
-	"tidemark/server":            {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync"},
-	"tidemark/client":            {"tidemark/mutlog", "github.com/google/uuid"},
-	"tidemark/cmd/tidemark":      {"tidemark", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/bench/load", "github.com/alecthomas/kong"},
+	"tidemark":                    {},
+	"tidemark/mutlog":             {"github.com/oklog/ulid/v2", "github.com/go-json-experiment/json"},
+	"tidemark/mutlog/mutlogtest":  {"tidemark/mutlog"},
+	"tidemark/store":              {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt"},
+	"tidemark/store/postgrestest": {},
+	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync"},
+	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},
+	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/bench/load", "github.com/alecthomas/kong"},
 }
 
 // tools are packages that measure and break the others.
