@@ -19,9 +19,10 @@ var imports = map[string][]string{
 	"tidemark/mutlog/mutlogtest":  {"tidemark/mutlog"},
 	"tidemark/store":              {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt"},
 	"tidemark/store/postgrestest": {},
-	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync"},
+	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth"},
 	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},
 	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/bench/load", "github.com/alecthomas/kong"},
+	"tidemark/auth":               {"tidemark/mutlog"},
 }
 
 // tools are packages that measure and break the others.

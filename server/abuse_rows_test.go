@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"tidemark/mutlog"
+	"tidemark/auth"
 	"tidemark/server"
 )
 
@@ -153,7 +153,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 // TestPanicInHandler (F22): a panic is a 500 with an id that the log explains, and the next request is answered.
 func TestPanicInHandler(t *testing.T) {
 	x := newTarget(t, func(o *server.Options) {
-		o.Authenticate = func(r *http.Request) (mutlog.User, error) {
+		o.Authenticate = func(r *http.Request) (*auth.Principal, error) {
 			if r.Header.Get("X-Panic") != "" {
 				_ = []string{}[len(r.Header)]
 			}

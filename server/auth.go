@@ -6,20 +6,26 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"tidemark/auth"
 	"tidemark/mutlog"
 )
 
 // DefaultUser is the user of an open server's requests that name none.
 const DefaultUser mutlog.User = "default"
 
+var defaultPrincipal = &auth.Principal{User: DefaultUser, Method: auth.Open}
+
 // OpenUser is how a server without authentication tells users apart: by the
 // header X-User-Id, 1 to 255 bytes without control characters.
-func OpenUser(r *http.Request) (mutlog.User, error) {
+func OpenUser(r *http.Request) (*auth.Principal, error) {
 	id, err := header(r, "X-User-Id", maxNameBytes, noControls)
-	if id == "" || err != nil {
-		return DefaultUser, err
+	if err != nil {
+		return nil, err
 	}
-	return mutlog.User(id), nil
+	if id == "" {
+		return defaultPrincipal, nil
+	}
+	return &auth.Principal{User: mutlog.User(id), Method: auth.Open}, nil
 }
 
 func noControls(s string) bool {
@@ -31,14 +37,18 @@ func noControls(s string) bool {
 	return true
 }
 
-// asUser finds out who is asking before handler runs.
-func (s *Server) asUser(handler func(echo.Context, mutlog.User) error) echo.HandlerFunc {
+// asPrincipal finds out who is asking and whether they have scope, before
+// handler runs.
+func (s *Server) asPrincipal(scope string, handler func(echo.Context, *auth.Principal) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		user, err := s.Authenticate(c.Request())
+		who, err := s.Authenticate(c.Request())
 		if err != nil {
 			return err
 		}
-		c.Set(userKey, user)
-		return handler(c, user)
+		c.Set(principalKey, who)
+		if !who.Has(scope) {
+			return &auth.ScopeError{Scope: scope}
+		}
+		return handler(c, who)
 	}
 }

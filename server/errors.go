@@ -10,6 +10,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"tidemark/auth"
 	"tidemark/mutlog"
 )
 
@@ -48,6 +49,7 @@ var noDetails = []byte("{}")
 // problemOf is the one place where errors become answers.
 func problemOf(c echo.Context, err error) problem {
 	var (
+		scope       *auth.ScopeError
 		request     *requestError
 		syntax      *mutlog.SyntaxError
 		invalid     *mutlog.ValidationError
@@ -56,6 +58,10 @@ func problemOf(c echo.Context, err error) problem {
 		httpProblem *echo.HTTPError
 	)
 	switch {
+	case errors.Is(err, auth.ErrUnauthenticated):
+		return unauthorized(c, err)
+	case errors.As(err, &scope):
+		return forbidden(c, scope)
 	case errors.As(err, &request):
 		return invalidRequest(request.message, request.member, request.name)
 	case errors.As(err, &syntax):
@@ -84,6 +90,25 @@ func problemOf(c echo.Context, err error) problem {
 	}
 	return problem{http.StatusInternalServerError, "internal_server_error", "InternalError",
 		"The server failed; the log of it has the cause under the X-Request-Id of this answer", noDetails}
+}
+
+// unauthorized asks for a token. Whatever is wrong with the one that came, the
+// answer is the same; why is for the log.
+func unauthorized(c echo.Context, err error) problem {
+	challenge := "Bearer"
+	if errors.Is(err, auth.ErrInvalidToken) {
+		challenge += ` error="invalid_token"`
+	}
+	c.Response().Header().Set("WWW-Authenticate", challenge)
+	c.Set(causeKey, err)
+	return problem{http.StatusUnauthorized, "unauthorized", "UnauthorizedError",
+		"A valid token is required: Authorization: Bearer, or x-auth-token", noDetails}
+}
+
+func forbidden(c echo.Context, err *auth.ScopeError) problem {
+	c.Response().Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=\"insufficient_scope\", scope=%q", err.Scope))
+	return problem{http.StatusForbidden, "forbidden", "ForbiddenError", err.Error(),
+		fmt.Appendf(nil, `{"scope":%q}`, err.Scope)}
 }
 
 func invalidRequest(message, member, name string) problem {

@@ -11,7 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/oklog/ulid/v2"
 
-	"tidemark/mutlog"
+	"tidemark/auth"
 )
 
 // Values of headers that never change; sharing them spares an allocation each.
@@ -88,8 +88,8 @@ func printableASCII(s string) bool {
 }
 
 const (
-	userKey  = "user"  // of the echo.Context: the mutlog.User of the request
-	causeKey = "cause" // the error behind an answer that does not tell it
+	principalKey = "principal" // of the echo.Context: the *auth.Principal of the request
+	causeKey     = "cause"     // the error behind an answer that does not tell it
 )
 
 // logRequest writes the line of a request: never data, never credentials, and
@@ -112,8 +112,8 @@ func (s *Server) logRequest(c echo.Context, id string, start time.Time) {
 		slog.Duration("took", time.Since(start)),
 		slog.String("request", id),
 	}
-	if user, ok := c.Get(userKey).(mutlog.User); ok {
-		attrs = append(attrs, slog.String("user", string(user)))
+	if who, ok := c.Get(principalKey).(*auth.Principal); ok {
+		attrs = append(attrs, slog.String("user", string(who.User)))
 	}
 	if cause, ok := c.Get(causeKey).(error); ok {
 		attrs = append(attrs, slog.String("error", cause.Error()))

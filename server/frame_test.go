@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"tidemark/auth"
 	"tidemark/client"
 	"tidemark/mutlog"
 	"tidemark/server"
@@ -19,7 +20,7 @@ import (
 // of that cause; the next request is none the worse.
 func TestPanic(t *testing.T) {
 	r := newRig(t, func(o *server.Options) {
-		o.Authenticate = func(r *http.Request) (mutlog.User, error) {
+		o.Authenticate = func(r *http.Request) (*auth.Principal, error) {
 			if r.Header.Get("X-User-Id") == "bug" {
 				panic("the secret of a handler")
 			}
@@ -157,7 +158,7 @@ func TestLogLine(t *testing.T) {
 func TestDrain(t *testing.T) {
 	entered, leave := make(chan bool), make(chan bool)
 	r := newRig(t, func(o *server.Options) {
-		o.Authenticate = func(r *http.Request) (mutlog.User, error) {
+		o.Authenticate = func(r *http.Request) (*auth.Principal, error) {
 			if r.Header.Get("X-User-Id") == "slow" {
 				close(entered)
 				<-leave

@@ -99,8 +99,8 @@ func FuzzHeaders(f *testing.F) {
 		h := http.Header{"X-User-Id": {user}, "Idempotency-Key": {key}, "X-Client-Id": {client}, "Content-Type": {contentType}, "Prefer": {prefer}, "Accept": {accept},
 			"X-Request-Id": {id}}
 		r := &http.Request{Method: "POST", URL: &url.URL{RawQuery: "lastMutationAt=-1"}, Header: h}
-		if u, err := OpenUser(r); err == nil && (len(u) < 1 || len(u) > 255 || strings.ContainsFunc(string(u), func(r rune) bool { return r < ' ' || r == 0x7f })) {
-			t.Fatalf("the user is %q", u)
+		if who, err := OpenUser(r); err == nil && (len(who.User) < 1 || len(who.User) > 255 || strings.ContainsFunc(string(who.User), func(r rune) bool { return r < ' ' || r == 0x7f })) {
+			t.Fatalf("the user is %q", who.User)
 		}
 		if p, err := decodePush(r, []byte(`{"mutations":[]}`), mutlog.DefaultLimits); err == nil && (len(p.Key) > 255 || !printableASCII(p.Key) || p.Key == `""` || len(p.Client) > 255) {
 			t.Fatalf("the key is %q, the client %q", p.Key, p.Client)

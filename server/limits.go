@@ -3,6 +3,7 @@ package server
 import (
 	"github.com/labstack/echo/v4"
 
+	"tidemark/auth"
 	"tidemark/mutlog"
 )
 
@@ -16,7 +17,7 @@ const (
 
 // limits answers GET /v1/sync/limits: what a client must know to make batches
 // that are not refused.
-func (s *Server) limits(c echo.Context, _ mutlog.User) error {
+func (s *Server) limits(c echo.Context, _ *auth.Principal) error {
 	return write(c, func(a *answer) error {
 		a.text(`{"success":true,"data":`)
 		next := "{"

@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/semaphore"
 
+	"tidemark/auth"
 	"tidemark/mutlog"
 )
 
@@ -163,11 +164,11 @@ func (s *Server) pushWorkOf(ctx context.Context, user mutlog.User, body []byte, 
 
 // bounded runs handler with a hold on memory, which lasts until the answer is
 // written, that of an error included.
-func (s *Server) bounded(of *semaphore.Weighted, handler func(echo.Context, mutlog.User, *hold) error) func(echo.Context, mutlog.User) error {
-	return func(c echo.Context, user mutlog.User) error {
+func (s *Server) bounded(of *semaphore.Weighted, handler func(echo.Context, *auth.Principal, *hold) error) func(echo.Context, *auth.Principal) error {
+	return func(c echo.Context, who *auth.Principal) error {
 		h := &hold{m: s.memory, of: of}
 		defer h.release()
-		err := handler(c, user, h)
+		err := handler(c, who, h)
 		if err == nil {
 			return nil
 		}

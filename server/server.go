@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 	"github.com/labstack/echo/v4"
 
+	"tidemark/auth"
 	"tidemark/mutlog"
 )
 
@@ -41,8 +42,9 @@ type Options struct {
 	// between two requests. 0 means 5, 15, 30 and 60 s.
 	ReadHeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
 
-	// Authenticate tells whose log a request is about; nil means OpenUser.
-	Authenticate func(*http.Request) (mutlog.User, error)
+	// Authenticate tells who is asking; nil means OpenUser. It fails with
+	// auth.ErrUnauthenticated, or with an error about the request.
+	Authenticate func(*http.Request) (*auth.Principal, error)
 
 	// OpenAPI is the document served at /openapi.yaml.
 	OpenAPI []byte
@@ -83,11 +85,12 @@ func New(o Options) *Server {
 	return s
 }
 
-// routes is the route table. Whatever acts on a log goes through asUser.
+// routes is the route table. Whatever acts on a log goes through asPrincipal,
+// with the scope that it asks for; the rest is public.
 func (s *Server) routes(e *echo.Echo) {
-	e.GET("/v1/sync", s.asUser(s.bounded(s.memory.pulls, s.pull)))
-	e.POST("/v1/sync", s.asUser(s.bounded(s.memory.pushes, s.push)))
-	e.GET("/v1/sync/limits", s.asUser(s.limits))
+	e.GET("/v1/sync", s.asPrincipal(auth.ScopeRead, s.bounded(s.memory.pulls, s.pull)))
+	e.POST("/v1/sync", s.asPrincipal(auth.ScopeSync, s.bounded(s.memory.pushes, s.push)))
+	e.GET("/v1/sync/limits", s.asPrincipal(auth.ScopeRead, s.limits))
 
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		e.Add(method, "/", s.index)

@@ -9,11 +9,12 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"tidemark/auth"
 	"tidemark/mutlog"
 )
 
 // push answers POST /v1/sync.
-func (s *Server) push(c echo.Context, user mutlog.User, h *hold) error {
+func (s *Server) push(c echo.Context, who *auth.Principal, h *hold) error {
 	body, err := s.body(c, h)
 	if err != nil {
 		return err
@@ -26,10 +27,10 @@ func (s *Server) push(c echo.Context, user mutlog.User, h *hold) error {
 	if err != nil {
 		return err
 	}
-	if err := h.forWork(ctx, s.pushWorkOf(ctx, user, body, &p)); err != nil {
+	if err := h.forWork(ctx, s.pushWorkOf(ctx, who.User, body, &p)); err != nil {
 		return err
 	}
-	pushed, err := s.Log.Push(ctx, user, p)
+	pushed, err := s.Log.Push(ctx, who.User, p)
 	if err != nil {
 		return err
 	}
@@ -144,14 +145,14 @@ func prefersMinimal(r *http.Request) bool {
 }
 
 // pull answers GET /v1/sync.
-func (s *Server) pull(c echo.Context, user mutlog.User, h *hold) error {
+func (s *Server) pull(c echo.Context, who *auth.Principal, h *hold) error {
 	r := c.Request()
 	q, metadataOnly, err := decodePull(r)
 	if err != nil {
 		return err
 	}
 	if metadataOnly {
-		head, err := s.Log.Head(lasting(c), user)
+		head, err := s.Log.Head(lasting(c), who.User)
 		if err != nil {
 			return err
 		}
@@ -164,7 +165,7 @@ func (s *Server) pull(c echo.Context, user mutlog.User, h *hold) error {
 	if err := h.forWork(ctx, pullWork); err != nil {
 		return err
 	}
-	changes, err := s.Log.Pull(ctx, user, q)
+	changes, err := s.Log.Pull(ctx, who.User, q)
 	if err != nil {
 		return err
 	}
