@@ -18,6 +18,7 @@ var imports = map[string][]string{
 	"tidemark/mutlog":             {"github.com/oklog/ulid/v2", "github.com/go-json-experiment/json"},
 	"tidemark/mutlog/mutlogtest":  {"tidemark/mutlog"},
 	"tidemark/store":              {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt"},
+	"tidemark/store/storetest":    {"tidemark/store", "tidemark/store/postgrestest"},
 	"tidemark/store/postgrestest": {},
 	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth"},
 	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},

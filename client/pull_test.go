@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,7 +15,7 @@ import (
 	"tidemark/mutlog"
 	"tidemark/mutlog/mutlogtest"
 	"tidemark/server"
-	"tidemark/store"
+	"tidemark/store/storetest"
 )
 
 var ctx = context.Background()
@@ -26,19 +25,16 @@ var ctx = context.Background()
 // itself.
 func newClient(t *testing.T, beforeRequest *func()) *client.Client {
 	t.Helper()
-	bolt, err := store.OpenBolt(filepath.Join(t.TempDir(), "tidemark.db"), store.BoltOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	logs := storetest.Open(t)
 	api := httptest.NewServer(server.New(server.Options{
-		Log:          mutlog.New(bolt, mutlog.DefaultLimits),
+		Log:          mutlog.New(logs, mutlog.DefaultLimits),
 		Limits:       mutlog.DefaultLimits,
 		MaxBodyBytes: 1 << 20,
 		Logger:       slog.New(slog.DiscardHandler),
 	}))
 	t.Cleanup(func() {
 		api.Close()
-		if err := bolt.Close(); err != nil {
+		if err := logs.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,7 +25,7 @@ import (
 	"tidemark"
 	"tidemark/mutlog"
 	"tidemark/server"
-	"tidemark/store"
+	"tidemark/store/storetest"
 )
 
 var long = flag.Bool("long", false, "send the nightly number of hostile requests")
@@ -35,7 +34,7 @@ var long = flag.Bool("long", false, "send the nightly number of hostile requests
 type target struct {
 	t    testing.TB
 	addr string
-	bolt *store.Bolt
+	logs mutlog.Store
 	log  *lines
 	sent atomic.Int64 // requests
 	full atomic.Bool  // it may answer that it has too much to do
@@ -44,16 +43,13 @@ type target struct {
 // newTarget starts a server of which the user "full" has a log of three notes.
 func newTarget(t testing.TB, change ...func(*server.Options)) *target {
 	t.Helper()
-	bolt, err := store.OpenBolt(filepath.Join(t.TempDir(), "tidemark.db"), store.BoltOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	logs := storetest.Open(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &target{t: t, addr: l.Addr().String(), bolt: bolt, log: &lines{}}
-	log := mutlog.New(bolt, mutlog.DefaultLimits)
+	x := &target{t: t, addr: l.Addr().String(), logs: logs, log: &lines{}}
+	log := mutlog.New(logs, mutlog.DefaultLimits)
 	log.Now = func() time.Time { return time.UnixMilli(int64(start)) }
 	options := server.Options{
 		Log:          log,
@@ -74,10 +70,10 @@ func newTarget(t testing.TB, change ...func(*server.Options)) *target {
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		if err := mutlog.Check(context.Background(), bolt, func(p string) { t.Errorf("check: %s", p) }); err != nil {
+		if err := mutlog.Check(context.Background(), logs, func(p string) { t.Errorf("check: %s", p) }); err != nil {
 			t.Errorf("check: %v", err)
 		}
-		if err := bolt.Close(); err != nil {
+		if err := logs.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
@@ -348,7 +344,7 @@ func (x *target) state() string {
 	h := sha256.New()
 	ctx := context.Background()
 	var users []mutlog.User
-	err := x.bolt.Users(ctx, func(user mutlog.User) error {
+	err := x.logs.Users(ctx, func(user mutlog.User) error {
 		users = append(users, user)
 		return nil
 	})
@@ -357,7 +353,7 @@ func (x *target) state() string {
 		if err != nil {
 			break
 		}
-		err = x.bolt.View(ctx, user, func(tx mutlog.Reader) error {
+		err = x.logs.View(ctx, user, func(tx mutlog.Reader) error {
 			head, err := tx.Head()
 			fmt.Fprintf(h, "user %q head %d\n", user, head)
 			for after := mutlog.Beginning; err == nil && after < head; {

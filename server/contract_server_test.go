@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +15,7 @@ import (
 	"tidemark"
 	"tidemark/mutlog"
 	"tidemark/server"
-	"tidemark/store"
+	"tidemark/store/storetest"
 )
 
 // TestRoutesAreDocumented compares the route table with openapi.yaml.
@@ -123,12 +122,9 @@ const maxBody = 64 << 10
 
 // newServer returns a server on a new store, which can be made to fail.
 func newServer(t *testing.T) (*server.Server, *failingStore) {
-	bolt, err := store.OpenBolt(filepath.Join(t.TempDir(), "tidemark.db"), store.BoltOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { bolt.Close() })
-	failing := &failingStore{Store: bolt}
+	logs := storetest.Open(t)
+	t.Cleanup(func() { logs.Close() })
+	failing := &failingStore{Store: logs}
 	return server.New(server.Options{
 		Log:          mutlog.New(failing, mutlog.DefaultLimits),
 		Limits:       mutlog.DefaultLimits,

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +21,7 @@ import (
 	"tidemark/client"
 	"tidemark/mutlog"
 	"tidemark/server"
-	"tidemark/store"
+	"tidemark/store/storetest"
 )
 
 // start is the time at which a rig's clock stands, and so the timestamp of the
@@ -45,15 +44,12 @@ type rig struct {
 // newRig starts a server; change may alter its options.
 func newRig(t testing.TB, change ...func(*server.Options)) *rig {
 	t.Helper()
-	bolt, err := store.OpenBolt(filepath.Join(t.TempDir(), "tidemark.db"), store.BoltOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	logs := storetest.Open(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, addr: l.Addr().String(), url: "http://" + l.Addr().String(), store: &tripwire{Store: bolt}, log: &lines{}}
+	r := &rig{t: t, addr: l.Addr().String(), url: "http://" + l.Addr().String(), store: &tripwire{Store: logs}, log: &lines{}}
 	r.store.mend()
 	r.rules = mutlog.New(r.store, mutlog.DefaultLimits)
 	r.rules.Now = func() time.Time { return time.UnixMilli(int64(start)) }
@@ -87,10 +83,10 @@ func newRig(t testing.TB, change ...func(*server.Options)) *rig {
 		}
 		r.store.mend()
 		problem := func(p string) { t.Errorf("check: %s", p) }
-		if err := mutlog.Check(context.Background(), bolt, problem); err != nil {
+		if err := mutlog.Check(context.Background(), logs, problem); err != nil {
 			t.Errorf("check: %v", err)
 		}
-		if err := bolt.Close(); err != nil {
+		if err := logs.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})

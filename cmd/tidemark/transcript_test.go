@@ -55,6 +55,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"tidemark/store/storetest"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the answers of the transcripts anew instead of comparing them")
@@ -121,16 +123,15 @@ func (b block) String() string {
 type player struct {
 	testing.TB
 	dir    string
+	store  string
 	server *process
 	names  *names
 	lose   bool // the next answer is lost
 }
 
-const storeName = "transcript.db"
-
 // play plays a transcript and returns it with the answers that really came.
 func play(t *testing.T, file string, blocks []block) string {
-	p := &player{TB: t, dir: t.TempDir(), names: newNames(fmt.Sprint(time.Now().UnixMilli()))}
+	p := &player{TB: t, dir: t.TempDir(), store: storetest.URL(t), names: newNames(fmt.Sprint(time.Now().UnixMilli()))}
 	p.start()
 	var played strings.Builder
 	for i, b := range blocks {
@@ -174,11 +175,11 @@ func play(t *testing.T, file string, blocks []block) string {
 	p.server.kill(t)
 	p.start()
 	p.server.stop(t)
-	check(t, p.dir, storeName)
+	check(t, p.dir, p.store)
 	return played.String()
 }
 
-func (p *player) start() { p.server = serve(p, p.dir, "--store", storeName) }
+func (p *player) start() { p.server = serve(p, p.dir, "--store", p.store) }
 
 // do carries out a line that begins with "!".
 func (p *player) do(at, line string) {
@@ -190,7 +191,7 @@ func (p *player) do(at, line string) {
 	case "start":
 		p.start()
 	case "check":
-		check(p, p.dir, storeName)
+		check(p, p.dir, p.store)
 	case "lose":
 		p.lose = true
 	default:
