@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/gzhttp"
 	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/singleflight"
 
 	"tidemark/auth"
 	"tidemark/mutlog"
@@ -59,6 +60,8 @@ type Server struct {
 	echo    *echo.Echo
 	handler http.Handler
 	memory  *memory
+
+	readiness singleflight.Group
 }
 
 // New returns a server; it does not listen yet.
@@ -96,6 +99,7 @@ func (s *Server) routes(e *echo.Echo) {
 		e.Add(method, "/", s.index)
 		e.Add(method, "/openapi.yaml", s.openAPI)
 		e.Add(method, "/livez", s.live)
+		e.Add(method, "/readyz", s.ready)
 	}
 }
 
