@@ -66,6 +66,36 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
+// A page that claims to go on behind the end of the file is found at once: to
+// count through what it claims takes bbolt more time and memory than there is.
+func TestEndlessPages(t *testing.T) {
+	good, err := os.ReadFile(filled(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pageSize, overflow = 4096, 15 // the highest byte of a page's count of further pages
+	path := filepath.Join(t.TempDir(), "endless.db")
+	found := 0
+	for page := 2; page*pageSize < len(good) && found < 5; page++ {
+		damaged := bytes.Clone(good)
+		if binary.NativeEndian.Uint64(damaged[page*pageSize:]) != uint64(page) {
+			continue // the middle of another
+		}
+		damaged[page*pageSize+overflow] ^= 0x80
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if problems := checkDamaged(t, path); strings.Contains(problems, fmt.Sprintf("page %d: it is said to have 2147483", page)) {
+			found++
+		} else if problems != "" { // nothing, if the page is free
+			t.Errorf("page %d: Check reports %.200q", page, problems)
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d pages claim more than there is", found)
+	}
+}
+
 // A key that is lost, moved or that nobody has written is found by Check.
 func TestBrokenKeys(t *testing.T) {
 	path := filled(t)

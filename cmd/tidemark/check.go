@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"tidemark/mutlog"
@@ -32,6 +33,9 @@ const smallStore = 8 << 20
 // maxProblems is how many problems end a check: in pages that stand in a circle
 // there is no end to them.
 const maxProblems = 100
+
+// maxProblemBytes bounds the line of a problem.
+const maxProblemBytes = 500
 
 // Run verifies a store and prints what is wrong with it, a line each.
 func (c *checkCommand) Run(io streams) error {
@@ -104,7 +108,7 @@ func (c *checkCommand) verify(ctx context.Context, io streams) error {
 	problems := 0
 	report := func(problem string) {
 		if problems++; problems <= maxProblems {
-			fmt.Fprintln(io.out, problem)
+			fmt.Fprintln(io.out, clipped(problem))
 			return
 		}
 		fmt.Fprintf(io.err, "tidemark: %s is unsound: %d problems and more\n", c.Store, maxProblems)
@@ -128,6 +132,15 @@ func (c *checkCommand) verify(ctx context.Context, io streams) error {
 		fmt.Fprintf(io.out, "%s is sound as far as a check of the mode %s tells\n", c.Store, mode)
 	}
 	return nil
+}
+
+// clipped returns the start of a problem that is long: bbolt prints whole keys,
+// and a key of damaged pages can be as large as the file.
+func clipped(problem string) string {
+	if len(problem) <= maxProblemBytes {
+		return problem
+	}
+	return strings.ToValidUTF8(problem[:maxProblemBytes], "") + "…"
 }
 
 // mode returns what to verify of s.
