@@ -23,7 +23,7 @@ const (
 	checkQuick = "quick"     // what opening verifies: in no time, whatever the size of the store
 	checkSums  = "checksums" // and all pages and checksums: about half a second for a million mutations
 	checkFull  = "full"      // and every rule of the log: ten times that
-	checkAuto  = "auto"      // full for a small store, quick for one that was closed, else checksums
+	checkAuto  = "auto"      // quick for a large store that was closed, else full
 )
 
 // smallStore is the size in bytes up to which a store is verified in full at each
@@ -149,10 +149,8 @@ func (c *checkCommand) mode(s *store.Bolt) (string, error) {
 	switch {
 	case err != nil || c.Mode != checkAuto:
 		return c.Mode, err
-	case size <= smallStore:
-		return checkFull, nil
-	case s.Clean():
+	case size > smallStore && s.Clean():
 		return checkQuick, nil
 	}
-	return checkSums, nil
+	return checkFull, nil
 }
