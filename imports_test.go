@@ -20,9 +20,10 @@ var imports = map[string][]string{
 	"tidemark/store":              {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt"},
 	"tidemark/store/storetest":    {"tidemark/store", "tidemark/store/postgrestest"},
 	"tidemark/store/postgrestest": {},
+	"tidemark/backup":             {"tidemark/mutlog", "tidemark/store"},
 	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth"},
 	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},
-	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/bench/load", "github.com/alecthomas/kong"},
+	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/backup", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/bench/load", "github.com/alecthomas/kong"},
 	"tidemark/auth":               {"tidemark/mutlog"},
 }
 

@@ -150,12 +150,14 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 			s, err = nil, fmt.Errorf("%w: a page is cut off, or is not what it should be", ErrDamaged)
 		}
 	}()
-	db, err := openBolt(path, options)
+	db, file, err := openBolt(path, options)
 	if err != nil {
 		return nil, err
 	}
-	s = &Bolt{db: db, path: path, foldBatches: cmp.Or(options.FoldBatches, foldBatches), failed: make(chan struct{}), done: make(chan struct{})}
-	if s.file, err = os.Stat(path); err == nil {
+	s = &Bolt{db: db, path: path, file: file, foldBatches: cmp.Or(options.FoldBatches, foldBatches), failed: make(chan struct{}), done: make(chan struct{})}
+	if info, statErr := os.Stat(path); statErr != nil || !os.SameFile(info, file) {
+		err = fmt.Errorf("%w: it was replaced while this one waited for it", ErrInUse)
+	} else {
 		s.state, err = checkFormat(db)
 	}
 	if err == nil {
@@ -174,8 +176,18 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	return s, nil
 }
 
-func openBolt(path string, options BoltOptions) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{
+// openBolt opens a file and tells which one it has got: path may name another
+// by the time that the lock is free.
+func openBolt(path string, options BoltOptions) (db *bolt.DB, file os.FileInfo, err error) {
+	openFile := func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(name, flag, mode)
+		if err == nil {
+			file, err = f.Stat()
+		}
+		return f, err
+	}
+	db, err = bolt.Open(path, 0o600, &bolt.Options{
+		OpenFile: openFile,
 		Timeout:  5 * time.Second, // a server that is draining may still hold the lock
 		ReadOnly: options.ReadOnly,
 		NoSync:   options.NoSync,
@@ -196,7 +208,7 @@ func openBolt(path string, options BoltOptions) (*bolt.DB, error) {
 	case err != nil && !errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("cannot be opened: %w", err)
 	}
-	return db, err
+	return db, file, err
 }
 
 // initialMmapSize is 64 GiB, or 512 MiB where addresses have 32 bits.

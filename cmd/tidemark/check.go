@@ -8,10 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime/debug"
 	"strings"
-	"syscall"
 
 	"tidemark/mutlog"
 	"tidemark/store"
@@ -39,7 +37,7 @@ const maxProblemBytes = 500
 
 // Run verifies a store and prints what is wrong with it, a line each.
 func (c *checkCommand) Run(io streams) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx, stop := untilInterrupted()
 	defer stop()
 	if c.Worker {
 		return c.verify(ctx, io)

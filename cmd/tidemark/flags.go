@@ -10,6 +10,8 @@ import (
 type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the sync protocol."`
 	Check   checkCommand   `cmd:"" help:"Verify a store that is not being served, or a copy: structure, checksums and every rule of the log."`
+	Backup  backupCommand  `cmd:"" help:"Write a backup of a store to a new file, and verify it."`
+	Compact compactCommand `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
 	Bench   benchCommand   `cmd:"" help:"Put load on a running server and measure how it bears it. It pushes made-up notes for made-up users: do not let it loose on a store that you need."`
 	Health  healthCommand  `cmd:"" help:"Ask a running server whether it is alive."`
 	Version versionCommand `cmd:"" help:"Print the version."`
@@ -21,6 +23,7 @@ type serveCommand struct {
 	storeFlag
 	InsecureOpen bool `help:"Listen on other than loopback addresses although there is no authentication: whoever reaches the server reads and writes everything."`
 	limitFlags
+	backupFlags
 	Pprof         string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
 	Check         string `help:"What to verify of the store before serving it: full is pages, checksums and every rule of the log; checksums leaves out the rules; quick is what can be in no time; off is nothing; auto is quick for a store over 8 MiB that was closed, else full, which takes about five seconds for a million mutations." enum:"auto,full,checksums,quick,off" default:"auto"`
 	AnyFileSystem bool   `help:"Open a store on a network file system, too: locks and mapped pages may not hold there what they promise, and data be lost."`
@@ -34,6 +37,24 @@ type checkCommand struct {
 	Mode   string `help:"What to verify: full, checksums, quick or auto, as serve --check has them." enum:"full,checksums,quick,auto" default:"full"`
 	Worker bool   `hidden:"" help:"Verify in this very process, which damage may end."`
 }
+
+type backupCommand struct {
+	storeFlag
+	File   string    `arg:"" help:"The backup: a file that does not exist."`
+	Rate   int64     `help:"Most bytes to read and to write in a second, so that pushes keep their share of the disk; 0 for no bound." default:"67108864"`
+	Worker string    `hidden:"" help:"Make the backup of this copy of a store."`
+	Made   time.Time `hidden:"" help:"When the copy was made."`
+}
+
+// backupFlags say which backups a server makes by itself.
+type backupFlags struct {
+	BackupDir   string        `help:"Directory on a local disk for backups that the server makes by itself; without it, it makes none." placeholder:"DIR"`
+	BackupEvery time.Duration `help:"How long after one backup the next is made." default:"24h"`
+	BackupKeep  int           `help:"How many of its backups the server keeps in the directory." default:"7"`
+	BackupRate  int64         `help:"Most bytes to read and to write in a second for a backup, so that pushes keep their share of the disk; 0 for no bound." default:"67108864"`
+}
+
+type compactCommand struct{ storeFlag }
 
 type benchCommand struct {
 	URL           *url.URL      `name:"url" help:"Address of the server." default:"http://127.0.0.1:8080"`

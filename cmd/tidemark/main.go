@@ -4,11 +4,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -120,6 +123,14 @@ func storeError(err error) error {
 		return err
 	}
 	return &exitError{exitStorePath, err}
+}
+
+// untilInterrupted returns a context that SIGTERM or SIGINT ends. A second signal
+// ends the process at once.
+func untilInterrupted() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // Run prints the help of a command.

@@ -124,3 +124,29 @@ func (u unit) text(n float64, per string) string {
 	}
 	return fmt.Sprintf("%.0f bytes%s", n, per)
 }
+
+// steps is the progress of work in several steps, each with a meter.
+type steps struct {
+	out   io.Writer
+	in    unit
+	meter *meter // of the present step, or nil
+}
+
+func newSteps(out io.Writer, in unit) *steps { return &steps{out: out, in: in} }
+
+// report is meter.report for a step; steps follow one another.
+func (s *steps) report(step string, done, total int64) {
+	if s.meter == nil || s.meter.what != step {
+		s.end()
+		s.meter = newMeter(s.out, step, s.in)
+	}
+	s.meter.report(done, total)
+}
+
+// end ends the present step, if there is one.
+func (s *steps) end() {
+	if s.meter != nil {
+		s.meter.end()
+	}
+	s.meter = nil
+}

@@ -9,10 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	"tidemark"
@@ -30,9 +28,8 @@ func (c *serveCommand) Run(io streams) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx, stop := untilInterrupted()
 	defer stop()
-	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
 
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -59,6 +56,11 @@ func (c *serveCommand) Run(io streams) error {
 		}
 		defer stopProfiles()
 	}
+	stopBackups, err := c.backups(ctx, s, logger)
+	if err != nil {
+		return err
+	}
+	defer stopBackups()
 	c.greet(io, l.Addr())
 	return c.serve(ctx, api, l, s, logger)
 }
@@ -127,7 +129,7 @@ func (c *serveCommand) verify(ctx context.Context) error {
 }
 
 func (c *serveCommand) validate() error {
-	if err := c.limitFlags.validate(); err != nil {
+	if err := errors.Join(c.limitFlags.validate(), c.backupFlags.validate()); err != nil {
 		return err
 	}
 	if c.Store == "" {

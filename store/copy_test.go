@@ -1,0 +1,162 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tidemark/mutlog"
+	"tidemark/mutlog/mutlogtest"
+)
+
+// fragmented returns a store whose file has many free pages, and what it holds.
+func fragmented(t *testing.T) (*Bolt, map[mutlog.User]content) {
+	t.Helper()
+	s := openBoltTest(t, BoltOptions{FoldBatches: 5})
+	large := bytes.Repeat([]byte("x"), 20000)
+	for round := range 8 {
+		for u := range 5 {
+			user := mutlog.User(fmt.Sprint("user-", u))
+			push(t, s, user, note(mutlog.Create, fmt.Sprint("n", round), fmt.Sprintf(`{"large":%q}`, large)))
+		}
+	}
+	return s, contents(t, s)
+}
+
+func contents(t *testing.T, s mutlog.Store) map[mutlog.User]content {
+	t.Helper()
+	logs := map[mutlog.User]content{}
+	for user := range usersOf(t, s) {
+		logs[user] = read(t, s, user)
+	}
+	return logs
+}
+
+// A compacted store holds the same, is sound, counts as closed and takes pushes.
+func TestCompact(t *testing.T) {
+	s, want := fragmented(t)
+	path := filepath.Join(t.TempDir(), "compact.db")
+	var last, total int64
+	err := s.Compact(t.Context(), path, func(done, all int64) {
+		if done < last || done > all {
+			t.Errorf("progress goes from %d to %d of %d", last, done, all)
+		}
+		last, total = done, all
+	})
+	if err != nil || last == 0 || total == 0 {
+		t.Fatalf("%v; progress %d of %d", err, last, total)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the mode is %v, %v", info.Mode(), err)
+	}
+	c, err := OpenBolt(path, BoltOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Summary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := c.Summary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Bytes >= before.Bytes {
+		t.Errorf("%d bytes became %d", before.Bytes, after.Bytes)
+	}
+	before.Bytes, after.Bytes = 0, 0
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("(- store, + compacted)\n%s", diff)
+	}
+	same(t, "logs", want, contents(t, c))
+	mutlogtest.CheckSound(t, c)
+	push(t, c, "user-1", note(mutlog.Create, "after", `{}`))
+	closeSound(t, c)
+
+	if err := s.Compact(t.Context(), path, nil); err == nil {
+		t.Error("a file that was there was overwritten")
+	}
+}
+
+// What is interrupted ends with the error of its context.
+func TestCompactInterrupted(t *testing.T) {
+	s, want := fragmented(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Compact(ctx, filepath.Join(t.TempDir(), "compact.db"), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Copy(ctx, new(bytes.Buffer)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	same(t, "logs", want, contents(t, s))
+}
+
+// A copy that is made under pushes is one state of the store: a prefix of every
+// log, sound, and with all that was acknowledged before it began.
+func TestCopyUnderPushes(t *testing.T) {
+	s := openBoltTest(t, BoltOptions{FoldBatches: 7})
+	log := mutlog.New(s, mutlog.DefaultLimits)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for u := range 4 {
+		wg.Go(func() {
+			user, head := mutlog.User(fmt.Sprint("user-", u)), mutlog.Beginning
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+					p := mutlog.Push{Base: head, Mutations: []mutlog.Mutation{note(mutlog.Create, fmt.Sprint(i), `{"text":"of some length, so that pages fill"}`)}}
+					answer, err := log.Push(t.Context(), user, p)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					head = answer.Head
+				}
+			}
+		})
+	}
+	for range 5 {
+		before := contents(t, s)
+		path := filepath.Join(t.TempDir(), "copy.db")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := s.Copy(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, _ := f.Stat(); info.Size() != n {
+			t.Errorf("%d bytes were written, %d were told", info.Size(), n)
+		}
+		f.Close()
+		c, err := OpenBolt(path, BoltOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := contents(t, c)
+		closeSound(t, c)
+		after := contents(t, s)
+		for user, log := range after {
+			got := copied[user]
+			if got.Head < before[user].Head {
+				t.Errorf("%s: the copy ends with %d, and %d had been acknowledged", user, got.Head, before[user].Head)
+			}
+			if n := len(got.Batches); n > len(log.Batches) || n > 0 && cmp.Diff(log.Batches[:n], got.Batches) != "" {
+				t.Errorf("%s: what was copied is no prefix of the log", user)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
