@@ -29,10 +29,9 @@ const boltFormat = 1
 
 // The buckets, see layout.go.
 var (
-	bucketMeta    = []byte("tidemark")
-	bucketGroups  = []byte("groups")
-	bucketLogs    = []byte("logs")
-	bucketRecords = []byte("records")
+	bucketMeta   = []byte("tidemark")
+	bucketGroups = []byte("groups")
+	bucketLogs   = []byte("logs")
 
 	metaFormat = []byte("format") // decimal text
 	metaID     = []byte("id")     // the ULID of this store
@@ -72,9 +71,6 @@ type Bolt struct {
 
 	recent      *recent
 	foldBatches int
-	fences      atomic.Pointer[[]fence]
-	gaps        atomic.Uint64 // how often logs have got gaps
-	followers   followers
 
 	// The committer's:
 	state     state  // of the newest transaction
@@ -169,11 +165,7 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	}
 	if err == nil {
 		err = db.View(func(tx *bolt.Tx) (err error) {
-			if s.recent, s.lastGroup, err = readRecent(tx); err != nil {
-				return err
-			}
-			fences, err := readFences(tx)
-			s.fences.Store(&fences)
+			s.recent, s.lastGroup, err = readRecent(tx)
 			return err
 		})
 	}
@@ -247,7 +239,7 @@ func createBolt(path string) error {
 		if err := meta.Put(metaID, []byte(ulid.MustNew(ulid.Now(), rand.Reader).String())); err != nil {
 			return err
 		}
-		for _, name := range [][]byte{bucketLogs, bucketGroups, bucketRecords} {
+		for _, name := range [][]byte{bucketLogs, bucketGroups} {
 			if _, err = tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -288,7 +280,7 @@ func checkFormat(db *bolt.DB) (st state, err error) {
 			return fmt.Errorf("%w: it was cut short, %d bytes of %d are left", ErrDamaged, info.Size(), tx.Size())
 		}
 		meta := tx.Bucket(bucketMeta)
-		if meta == nil || tx.Bucket(bucketLogs) == nil || tx.Bucket(bucketGroups) == nil || tx.Bucket(bucketRecords) == nil {
+		if meta == nil || tx.Bucket(bucketLogs) == nil || tx.Bucket(bucketGroups) == nil {
 			return ErrDamaged
 		}
 		format, err := strconv.Atoi(string(meta.Get(metaFormat)))
@@ -316,7 +308,6 @@ func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err 
 	if s.isFailed.Load() {
 		return errFailed
 	}
-	fences := s.allFences()
 	sealed, active := s.recent.of(p) // before the transaction, see recent.go
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.catchFault(&err)
@@ -326,7 +317,6 @@ func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err 
 	}
 	defer tx.Rollback()
 	t := newBoltTx(tx, p, sealed, active)
-	t.fences = fences
 	defer t.release()
 	return fn(t)
 }
@@ -360,12 +350,12 @@ func (s *Bolt) catchFault(err *error) {
 func (s *Bolt) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) error) error {
 	p := prefixOf(user)
 	for {
-		w := &write{user: p, name: user, gaps: s.gaps.Load()}
+		w := &write{user: p}
 		err := s.view(ctx, p, func(tx *boltTx) error {
 			tx.write, tx.name = w, user
 			return fn(tx)
 		})
-		if err != nil || w.record == nil && w.edit == nil {
+		if err != nil || w.record == nil {
 			return err
 		}
 		if err := s.commit(w); err != errRaced {
@@ -392,13 +382,13 @@ func (s *Bolt) Users(ctx context.Context, fn func(mutlog.User) error) error {
 		err := s.view(ctx, prefix{}, func(tx *boltTx) error {
 			k, v := tx.cursor.Seek(from[:])
 			for ; k != nil && len(users) < step; k, v = tx.cursor.Seek(from[:]) {
-				a, err := decodeAbout(k, v)
+				user, err := decodeUser(k, v)
 				if err != nil {
 					return err
 				}
 				copy(from[:], k)
-				if _, known := recent[from]; !known && a.name != "" {
-					users = append(users, a.name)
+				if _, known := recent[from]; !known {
+					users = append(users, user)
 				}
 				if last = !from.increment(); last {
 					return nil

@@ -1,0 +1,242 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"tidemark/mutlog"
+)
+
+// Postgres is a store in a PostgreSQL database, or in an engine that speaks its
+// language. Any number of processes may have it open; they need not know of each
+// other. migrations/0001.sql draws its tables.
+//
+// # What a call costs
+//
+// Looking up a head is one statement and one round trip. A push is three: the
+// head with the bounds; the newest mutations of its resources; and BEGIN,
+// compare-and-set of the head, batch, mutations and COMMIT, sent as one (see
+// postgres_append.go). It is two where all its mutations create resources that
+// the server names. Fewer there cannot be without telling the rules of the log
+// to the database: what is written rests on what was read.
+//
+// # One state of a log
+//
+// A log only grows. So its state is a head: what is not later than that never
+// changes, and needs no transaction to be read. Only pruning and erasure take
+// something away; they change the revision of the log, which every further
+// statement of a view or an update brings along in its round trip. If it has
+// changed, an update begins anew, and a view fails with mutlog.ErrUnavailable:
+// whoever asks again gets the new state. So nothing in the database is held open
+// while an answer travels, and no reader holds up a writer or the vacuum.
+//
+// # Connections
+//
+// Connections keep no state between transactions but prepared statements, so a
+// pool in transaction mode may stand in between. PgBouncer does from 1.21 on; an
+// older one, or one with max_prepared_statements = 0, needs
+// default_query_exec_mode=cache_describe in the URL, which plans each statement
+// anew. The URL takes all parameters of libpq, several hosts among them, and
+// pool_max_conns: how many connections a process opens at most, 16 by default.
+type Postgres struct {
+	pool    *pgxpool.Pool
+	name    string // the URL without what is secret
+	timeout time.Duration
+
+	closed atomic.Bool
+	failed chan struct{} // never closed
+	once   sync.Once
+}
+
+// postgresTimeout bounds how long a statement, or the wait for a connection, may
+// take: a database that hangs must not let calls pile up.
+const postgresTimeout = 5 * time.Second
+
+// postgresConns is how many connections a process opens, unless the URL says it:
+// enough for commits to share syncs, and for five processes to leave something
+// of PostgreSQL's default of 100.
+const postgresConns = 16
+
+// IsDatabase tells whether url names a PostgreSQL database rather than a file.
+func IsDatabase(url string) bool {
+	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
+}
+
+// Name returns the URL of a store without what is secret: fit to be printed.
+func Name(store string) string {
+	if !IsDatabase(store) {
+		return store
+	}
+	u, err := url.Parse(store)
+	if err != nil {
+		return "postgres://…" // the error would quote it
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+// OpenPostgres opens the store in the database that url names and brings its
+// tables to the version of this program, also if other processes do so at the
+// same time.
+func OpenPostgres(url string) (*Postgres, error) {
+	s := &Postgres{name: Name(url), timeout: postgresTimeout, failed: make(chan struct{})}
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: its URL has a part that PostgreSQL does not know", s.name)
+	}
+	if !strings.Contains(url, "pool_max_conns=") {
+		config.MaxConns = postgresConns
+	}
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = s.timeout
+	}
+	config.PingTimeout = s.timeout
+	config.MaxConnIdleTime = 5 * time.Minute
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "tidemark"
+	}
+	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
+		return nil, fmt.Errorf("store %s: %w", s.name, err)
+	}
+	if err := s.migrate(); err != nil {
+		s.pool.Close()
+		return nil, fmt.Errorf("store %s %w", s.name, err)
+	}
+	return s, nil
+}
+
+// View implements mutlog.Store.
+func (s *Postgres) View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader) error) error {
+	tx, err := s.begin(ctx, user)
+	if err != nil {
+		return err
+	}
+	defer tx.release()
+	if err := fn(tx); err != errRaced { //nolint:errorlint // it is not wrapped
+		return err
+	}
+	return fmt.Errorf("%w: the log was pruned or erased while it was read", mutlog.ErrUnavailable)
+}
+
+// Update implements mutlog.Store. fn runs without any lock; what it appended is
+// applied if the log is still what fn saw, or else fn runs again.
+func (s *Postgres) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) error) error {
+	wait := backoff{}
+	for {
+		err := s.try(ctx, user, fn)
+		if err != errRaced { //nolint:errorlint // it is not wrapped
+			return err
+		}
+		if err := wait.next(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// try is one try of an update; errRaced asks for another.
+func (s *Postgres) try(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) error) error {
+	tx, err := s.begin(ctx, user)
+	if err != nil {
+		return err
+	}
+	defer tx.release()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.apply()
+}
+
+// Users implements mutlog.Store.
+func (s *Postgres) Users(ctx context.Context, fn func(mutlog.User) error) error {
+	const step = 1000
+	after, first := []byte{}, true
+	for {
+		users, err := collect(ctx, s, func(rows pgx.Rows) (user []byte, err error) {
+			return user, rows.Scan(&user)
+		}, `SELECT user_id FROM tidemark.logs WHERE (user_id > $1 OR $2) AND head >= 0 ORDER BY user_id LIMIT $3`, after, first, step)
+		if err != nil {
+			return err
+		}
+		for _, user := range users {
+			if err := fn(mutlog.User(user)); err != nil {
+				return err
+			}
+		}
+		if len(users) < step {
+			return nil
+		}
+		after, first = users[len(users)-1], false
+	}
+}
+
+// Failed implements Store. It is never closed: whatever happens to the database
+// or the way to it, a later call may find it well again, and every call finds
+// out for itself what is stored.
+func (s *Postgres) Failed() <-chan struct{} { return s.failed }
+
+// Close implements mutlog.Store.
+func (s *Postgres) Close() error {
+	s.once.Do(func() {
+		s.closed.Store(true)
+		s.pool.Close()
+	})
+	return nil
+}
+
+var errClosed = fmt.Errorf("%w: it is closed", mutlog.ErrUnavailable)
+
+// acquire returns a connection, waiting for one if all are in use.
+func (s *Postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.closed.Load() {
+		return nil, errClosed
+	}
+	waiting, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	conn, err := s.pool.Acquire(waiting)
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(waiting.Err(), context.DeadlineExceeded):
+		return nil, fmt.Errorf("%w: no connection to the database in %v", mutlog.ErrUnavailable, s.timeout)
+	}
+	return nil, fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
+}
+
+// collect runs one statement and returns its rows.
+func collect[T any](ctx context.Context, s *Postgres, scan func(pgx.Rows) (T, error), sql string, args ...any) (all []T, err error) {
+	b := &pgx.Batch{}
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+		all = nil // it may be a further try
+		for rows.Next() {
+			v, err := scan(rows)
+			if err != nil {
+				return err
+			}
+			all = append(all, v)
+		}
+		return rows.Err()
+	})
+	return all, s.send(ctx, nil, b)
+}
+
+// Check implements mutlog.Store.
+func (s *Postgres) Check(ctx context.Context, report func(problem string)) error {
+	if s.closed.Load() {
+		return errClosed
+	}
+	return nil
+}
