@@ -45,4 +45,12 @@
 //     continue after the last timestamp seen skip nothing, because a change
 //     moves its resource behind it.
 //  16. The history is the raw log: every mutation as it was accepted, in order.
+//  17. Restoring an older state of a store, or erasing a log, leaves a gap: from
+//     the newest mutation that is still there to the moment when it happened. A
+//     cursor in a gap is ahead of the log, for a push as for a pull, however far
+//     the log has come since, and every new timestamp is later than all gaps.
+//  18. A cursor above 0 that is earlier than a tombstone that the log has dropped
+//     has expired: neither a pull nor a push of it is answered, because the log
+//     cannot tell the device what to delete. A pull under way is not finished
+//     once that is true of its cursor.
 package mutlog

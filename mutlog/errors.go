@@ -65,11 +65,15 @@ const (
 	FirstSync Reason = "first_sync"
 	// StaleCursor: the log has moved on since the cursor.
 	StaleCursor Reason = "stale_cursor"
-	// CursorAhead: the device has seen what this log does not have.
+	// CursorAhead: the device has seen what this log does not have: its cursor
+	// is later than the head, or in a gap.
 	CursorAhead Reason = "cursor_ahead"
+	// CursorExpired: the log has dropped tombstones that the device may not
+	// have seen.
+	CursorExpired Reason = "cursor_expired"
 )
 
-// OutOfSyncError refuses a cursor (rules 8, 12 and 13): the device must pull
+// OutOfSyncError refuses a cursor (rules 8, 12, 13, 17 and 18): the device must pull
 // first. Nothing was changed.
 type OutOfSyncError struct {
 	Reason    Reason

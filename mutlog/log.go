@@ -1,6 +1,7 @@
 package mutlog
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -72,17 +73,24 @@ func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 		if head, err = tx.Head(); err != nil {
 			return err
 		}
-		batch, err = receipt(tx, head, &p)
-		if replayed = batch != nil; replayed || err != nil {
+		bounds, err := tx.Bounds()
+		if err != nil {
 			return err
 		}
-		if err := admit(tx, head, &p); err != nil {
+		batch, err = receipt(tx, head, &p)
+		if err != nil {
+			return err
+		}
+		if replayed = batch != nil; replayed {
+			return retell(batch, head, &bounds, &p)
+		}
+		if err := admit(tx, head, &bounds, &p); err != nil {
 			return err
 		}
 		if len(p.Mutations) == 0 {
 			return nil
 		}
-		if batch, err = l.apply(tx, head, &p); err != nil {
+		if batch, err = l.apply(tx, head, &bounds, &p); err != nil {
 			return err
 		}
 		return tx.Append(batch)
@@ -96,8 +104,8 @@ func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 	return l.pushed(user, &p, batch, replayed), nil
 }
 
-// admit checks the cursor of a push (rules 8, 9 and 12).
-func admit(tx Reader, head Timestamp, p *Push) error {
+// admit checks the cursor of a push (rules 8, 9, 12, 17 and 18).
+func admit(tx Reader, head Timestamp, bounds *Bounds, p *Push) error {
 	if p.Base == head {
 		return nil
 	}
@@ -107,6 +115,8 @@ func admit(tx Reader, head Timestamp, p *Push) error {
 		refusal.Reason = FirstSync
 	case p.Base > head:
 		refusal.Reason = CursorAhead
+	default:
+		refusal.Reason = cmp.Or(bounds.refuses(p.Base), StaleCursor)
 	}
 	var err error
 	if refusal.Conflicts, err = conflicts(tx, head, p); err != nil {
@@ -118,9 +128,19 @@ func admit(tx Reader, head Timestamp, p *Push) error {
 	return refusal
 }
 
-// apply makes the batch that p becomes on top of head (rules 3, 6 and 7).
-func (l *Log) apply(tx Reader, head Timestamp, p *Push) (*Batch, error) {
-	first, err := next(l.Now(), head, len(p.Mutations))
+// retell refuses the repeat of a push whose answer holds changes that the log
+// cannot tell any more (rules 12, 17 and 18).
+func retell(batch *Batch, head Timestamp, bounds *Bounds, p *Push) error {
+	reason := bounds.refuses(batch.Base)
+	if reason == "" || !p.Merge && batch.Base == batch.Previous {
+		return nil
+	}
+	return &OutOfSyncError{Reason: reason, Client: batch.Base, Server: head, Conflicts: []Conflict{}}
+}
+
+// apply makes the batch that p becomes on top of head (rules 3, 6, 7 and 17).
+func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push) (*Batch, error) {
+	first, err := next(l.Now(), max(head, bounds.end()), len(p.Mutations))
 	if err != nil {
 		return nil, err
 	}

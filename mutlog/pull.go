@@ -56,18 +56,19 @@ type Changes struct {
 	out       Mutation        // the one being emitted
 }
 
-// Pull starts a pull of the log of user (rules 13 to 15). It refuses with
+// Pull starts a pull of the log of user (rules 13 to 18). It refuses with
 // *OutOfSyncError.
 func (l *Log) Pull(ctx context.Context, user User, q Query) (*Changes, error) {
-	head, err := l.Head(ctx, user)
+	c := &Changes{log: l, user: user, query: q, upTo: max(q.Since, q.After)}
+	err := l.store.View(ctx, user, func(tx Reader) (err error) {
+		if c.Head, err = tx.Head(); err != nil {
+			return err
+		}
+		return vouch(tx, c.Head, &q)
+	})
 	if err != nil {
 		return nil, err
 	}
-	upTo := max(q.Since, q.After)
-	if upTo > 0 && upTo > head {
-		return nil, &OutOfSyncError{Reason: CursorAhead, Client: upTo, Server: head}
-	}
-	c := &Changes{Head: head, log: l, user: user, query: q, upTo: upTo}
 	if len(q.Resources) > 0 {
 		c.resources = make(map[string]bool, len(q.Resources))
 		for _, name := range q.Resources {
@@ -77,10 +78,37 @@ func (l *Log) Pull(ctx context.Context, user User, q Query) (*Changes, error) {
 	return c, nil
 }
 
+// vouch refuses a query whose cursor, or place to go on, is none that the log
+// can vouch for (rules 13, 17 and 18). Where to go on cannot expire: what it
+// relates to is the cursor.
+func vouch(tx Reader, head Timestamp, q *Query) error {
+	if q.Since == head && q.After <= head {
+		return nil
+	}
+	bounds, err := tx.Bounds()
+	if err != nil {
+		return err
+	}
+	for _, cursor := range []Timestamp{q.Since, q.After} {
+		reason := bounds.refuses(cursor)
+		switch {
+		case cursor > 0 && cursor > head:
+			reason = CursorAhead
+		case reason == CursorExpired && cursor != q.Since:
+			reason = ""
+		}
+		if reason != "" {
+			return &OutOfSyncError{Reason: reason, Client: cursor, Server: head}
+		}
+	}
+	return nil
+}
+
 // Each calls emit with every change in order, and pause now and then. emit runs
 // inside a transaction: it must neither wait nor keep what it is given. pause
 // runs outside of any, and an error of it ends the pull. Each may be called
-// once. After an error, what was emitted is not all.
+// once. After an error, what was emitted is not all. It refuses, with
+// *OutOfSyncError, to go on once the log cannot vouch for the cursor any more.
 func (c *Changes) Each(ctx context.Context, emit func(*Mutation), pause func() error) error {
 	for c.upTo < c.Head && (!c.HasMore || c.query.Page > 0) {
 		err := ctx.Err()
@@ -121,6 +149,16 @@ func (c *Changes) All(ctx context.Context) iter.Seq2[[]Mutation, error] {
 
 // stretch reads the next stretch of the log and emits what the query asks for.
 func (c *Changes) stretch(tx Reader, emit func(*Mutation)) error {
+	head, err := tx.Head()
+	if err == nil && head < c.Head { // it was erased
+		err = &OutOfSyncError{Reason: CursorAhead, Client: c.Head, Server: head}
+	}
+	if err == nil {
+		err = vouch(tx, head, &c.query)
+	}
+	if err != nil {
+		return err
+	}
 	n := stretch
 	if c.query.Limit > 0 && c.query.Page == 0 {
 		n = min(n, c.query.Limit+1)

@@ -49,9 +49,17 @@ type Batch struct {
 	// Key is the Idempotency-Key of the push, or "".
 	Key string
 
-	// Entries are the mutations, at least one, with consecutive timestamps.
+	// Live counts what is live after the batch, by the kind of resource; nil
+	// where nobody counted.
+	Live map[string]Count
+
+	// Entries are the mutations, at least one, with increasing timestamps:
+	// consecutive ones, until pruning drops some of them.
 	Entries []Entry
 }
+
+// Count is how many resources there are, and the bytes of their data.
+type Count struct{ Resources, Bytes int64 }
 
 // First returns the timestamp of the first mutation of b.
 func (b *Batch) First() Timestamp { return b.Entries[0].Timestamp }
@@ -78,6 +86,9 @@ func (b *Batch) Head() Timestamp { return b.Entries[len(b.Entries)-1].Timestamp 
 //   - Missing is never an error.
 //   - Errors of the store itself wrap ErrUnavailable, ErrOutcomeUnknown or
 //     ErrCorrupt.
+//
+// Beside the logs a store keeps records: small values of whatever the server
+// must remember, such as tokens.
 type Store interface {
 	// View runs fn on one consistent state of the log of user.
 	View(ctx context.Context, user User, fn func(tx Reader) error) error
@@ -89,6 +100,35 @@ type Store interface {
 	// Users calls fn with every user who has a log, in any order, until fn
 	// fails. It works in steps; a user who appears meanwhile may be missed.
 	Users(ctx context.Context, fn func(User) error) error
+
+	// Record returns the value of the record, or nil if there is none.
+	Record(ctx context.Context, key RecordKey) ([]byte, error)
+
+	// UpdateRecord replaces the value of the record by what fn returns of it,
+	// durably; nil removes the record. fn gets nil if there is none. It is
+	// atomic against every other UpdateRecord of the key, of whatever process.
+	// fn may run more than once, and when it fails, nothing changes and its
+	// error comes back unchanged. The slice that it gets is its own.
+	UpdateRecord(ctx context.Context, key RecordKey, fn func(old []byte) ([]byte, error)) error
+
+	// Records yields the records of a kind, of one owner or, if owner is "", of
+	// all, in the order of keys. It works in steps: one that changes meanwhile
+	// is yielded as it was or as it is.
+	Records(ctx context.Context, kind, owner string) iter.Seq2[Record, error]
+
+	// Follow calls heard with the head of a log soon after each push that was
+	// made durable, through whatever process, until ctx is done, and returns
+	// the error of ctx, or one of the store's. Several heads of one log may come
+	// as one, the newest. missed is called when heads may have been missed,
+	// because a connection was lost and is back: then whoever waits must look
+	// for themselves. Calls come one after the other and must not block. A head
+	// is never told before every View that starts later sees it.
+	Follow(ctx context.Context, heard func(User, Timestamp), missed func()) error
+
+	// Fence records that the store was restored at the time at from what it had
+	// been earlier: every log has a gap from its head of this moment to at. A
+	// fence stays for ever, and counts for logs that begin later, too.
+	Fence(ctx context.Context, at Timestamp) error
 
 	// Check verifies the backend's own structure and checksums and calls
 	// report with each fault, which names its place. It does not know the
@@ -104,6 +144,10 @@ type Reader interface {
 	// Head returns the timestamp of the newest mutation, or Beginning. It is
 	// one look-up, whatever the size of the log.
 	Head() (Timestamp, error)
+
+	// Bounds returns what the log no longer holds, the gaps of fences included.
+	// It is free where the log has nothing of the kind.
+	Bounds() (Bounds, error)
 
 	// Newest returns, for each of refs, the newest mutation of that resource
 	// that is not later than at, or nil if there is none.
@@ -138,6 +182,11 @@ type Reader interface {
 // Tx reads and extends the log of one user.
 type Tx interface {
 	Reader
+
+	// SetBounds replaces the bounds of the log, which may be empty. It may be
+	// called once, before Append; Bounds still returns the old ones. From then
+	// on the gaps of earlier fences are those that bounds has.
+	SetBounds(bounds Bounds) error
 
 	// Append adds batch to the log and to what BatchByKey and BatchesOn find.
 	// It may be called once, last, with a batch whose Previous is the head.

@@ -29,9 +29,10 @@ const boltFormat = 1
 
 // The buckets, see layout.go.
 var (
-	bucketMeta   = []byte("tidemark")
-	bucketGroups = []byte("groups")
-	bucketLogs   = []byte("logs")
+	bucketMeta    = []byte("tidemark")
+	bucketGroups  = []byte("groups")
+	bucketLogs    = []byte("logs")
+	bucketRecords = []byte("records")
 
 	metaFormat = []byte("format") // decimal text
 	metaID     = []byte("id")     // the ULID of this store
@@ -71,6 +72,9 @@ type Bolt struct {
 
 	recent      *recent
 	foldBatches int
+	fences      atomic.Pointer[[]fence]
+	gaps        atomic.Uint64 // how often logs have got gaps
+	followers   followers
 
 	// The committer's:
 	state     state  // of the newest transaction
@@ -165,7 +169,11 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	}
 	if err == nil {
 		err = db.View(func(tx *bolt.Tx) (err error) {
-			s.recent, s.lastGroup, err = readRecent(tx)
+			if s.recent, s.lastGroup, err = readRecent(tx); err != nil {
+				return err
+			}
+			fences, err := readFences(tx)
+			s.fences.Store(&fences)
 			return err
 		})
 	}
@@ -239,7 +247,7 @@ func createBolt(path string) error {
 		if err := meta.Put(metaID, []byte(ulid.MustNew(ulid.Now(), rand.Reader).String())); err != nil {
 			return err
 		}
-		for _, name := range [][]byte{bucketLogs, bucketGroups} {
+		for _, name := range [][]byte{bucketLogs, bucketGroups, bucketRecords} {
 			if _, err = tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -280,7 +288,7 @@ func checkFormat(db *bolt.DB) (st state, err error) {
 			return fmt.Errorf("%w: it was cut short, %d bytes of %d are left", ErrDamaged, info.Size(), tx.Size())
 		}
 		meta := tx.Bucket(bucketMeta)
-		if meta == nil || tx.Bucket(bucketLogs) == nil || tx.Bucket(bucketGroups) == nil {
+		if meta == nil || tx.Bucket(bucketLogs) == nil || tx.Bucket(bucketGroups) == nil || tx.Bucket(bucketRecords) == nil {
 			return ErrDamaged
 		}
 		format, err := strconv.Atoi(string(meta.Get(metaFormat)))
@@ -308,6 +316,7 @@ func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err 
 	if s.isFailed.Load() {
 		return errFailed
 	}
+	fences := s.allFences()
 	sealed, active := s.recent.of(p) // before the transaction, see recent.go
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.catchFault(&err)
@@ -317,6 +326,7 @@ func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err 
 	}
 	defer tx.Rollback()
 	t := newBoltTx(tx, p, sealed, active)
+	t.fences = fences
 	defer t.release()
 	return fn(t)
 }
@@ -350,12 +360,12 @@ func (s *Bolt) catchFault(err *error) {
 func (s *Bolt) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) error) error {
 	p := prefixOf(user)
 	for {
-		w := &write{user: p}
+		w := &write{user: p, name: user, gaps: s.gaps.Load()}
 		err := s.view(ctx, p, func(tx *boltTx) error {
 			tx.write, tx.name = w, user
 			return fn(tx)
 		})
-		if err != nil || w.record == nil {
+		if err != nil || w.record == nil && w.edit == nil {
 			return err
 		}
 		if err := s.commit(w); err != errRaced {
@@ -382,13 +392,13 @@ func (s *Bolt) Users(ctx context.Context, fn func(mutlog.User) error) error {
 		err := s.view(ctx, prefix{}, func(tx *boltTx) error {
 			k, v := tx.cursor.Seek(from[:])
 			for ; k != nil && len(users) < step; k, v = tx.cursor.Seek(from[:]) {
-				user, err := decodeUser(k, v)
+				a, err := decodeAbout(k, v)
 				if err != nil {
 					return err
 				}
 				copy(from[:], k)
-				if _, known := recent[from]; !known {
-					users = append(users, user)
+				if _, known := recent[from]; !known && a.name != "" {
+					users = append(users, a.name)
 				}
 				if last = !from.increment(); last {
 					return nil

@@ -127,7 +127,7 @@ func TestBrokenKeys(t *testing.T) {
 		{"a user without a name", remove(pick(kindUser, 0)), "the name of the user"},
 		{"a user with another's name", func(logs *bolt.Bucket) error {
 			k := pick(kindUser, 0).key
-			return logs.Put(k, encodeUser(k, "mallory"))
+			return logs.Put(k, encodeAbout(k, &about{Bounds: mutlog.NoBounds, name: "mallory"}))
 		}, `user "mallory": the name stands under the key`},
 		{"a batch is lost", remove(pick(kindBatch, middle)), "and not the head before it"},
 		{"the first batch is lost", remove(pick(kindBatch, 0)), "and not the head before it"},

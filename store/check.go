@@ -50,6 +50,11 @@ func (s *Bolt) Check(ctx context.Context, report func(problem string)) error {
 		}
 		c.key(k, v)
 	}
+	c.end()
+	c.records()
+	if _, err := readFences(tx); err != nil {
+		report(err.Error())
+	}
 	if st, err := readState(tx); err != nil {
 		report("the state: " + err.Error())
 	} else if st.batches != c.batches {
@@ -87,6 +92,8 @@ type checker struct {
 	batches uint64 // so far
 
 	user    *boltTx // whose keys are being read
+	about   *about
+	last    place // the one read last
 	head    mutlog.Timestamp
 	highest hash // in the index so far
 }
@@ -151,6 +158,7 @@ func (c *checker) key(k, v []byte) {
 		return
 	}
 	if c.user == nil || prefix(k[:prefixSize]) != c.user.prefix {
+		c.end()
 		c.begin(k, v)
 	}
 	switch k[prefixSize] {
@@ -168,14 +176,38 @@ func (c *checker) key(k, v []byte) {
 // begin begins the keys of a user, the first of which holds the name.
 func (c *checker) begin(k, v []byte) {
 	c.user = newBoltTx(c.tx, prefix(k[:prefixSize]), nil, nil)
-	c.head, c.highest = mutlog.Beginning, hash{}
-	name, err := decodeUser(k, v)
-	if err != nil {
+	c.about, c.head, c.highest, c.last = nil, mutlog.Beginning, hash{}, place{}
+	var err error
+	if c.about, err = decodeAbout(k, v); err != nil {
 		c.report(err.Error())
 		return
 	}
-	if c.user.name = name; prefixOf(name) != c.user.prefix {
+	if c.user.name = c.about.name; c.user.name != "" && prefixOf(c.user.name) != c.user.prefix {
 		c.fault("the name stands under the key %x of another user", k)
+	}
+}
+
+// end ends the keys of a user.
+func (c *checker) end() {
+	if c.user == nil || c.about == nil {
+		return
+	}
+	if (c.about.name != "") != (c.last.n > 0) {
+		c.fault("there is a name, and no log, or the other way round, under the keys %x", c.user.prefix)
+	}
+	bounded := c.about.fences > 0 || !sameBounds(c.about.Bounds, mutlog.NoBounds)
+	if c.last.n > 0 && bounded && !c.last.bounded {
+		c.fault("the place of its last batch, %d, does not tell of its bounds", c.last.first)
+	}
+}
+
+// records checks what is kept beside the logs.
+func (c *checker) records() {
+	cursor := c.tx.Bucket(bucketRecords).Cursor()
+	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
+		if _, err := decodeKept(k, v); err != nil {
+			c.report(err.Error())
+		}
 	}
 }
 
@@ -195,7 +227,7 @@ func (c *checker) place(k, v []byte) {
 	if r.previous != c.head {
 		c.fault("batch %d follows %d, and not the head before it, %d", r.first, r.previous, c.head)
 	}
-	c.head = pl.head()
+	c.head, c.last = pl.head(), pl
 }
 
 func (c *checker) chunk(k, v []byte) {

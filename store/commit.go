@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,14 +29,34 @@ var errRaced = errors.New("the log has moved on")
 var errFailed = fmt.Errorf("%w: it has failed", mutlog.ErrUnavailable)
 
 // write is the batch that one push appends, if the head of its log is still
-// previous.
+// previous and no log has got a gap since, or another change of the store, or
+// both.
 type write struct {
 	user     prefix
+	name     mutlog.User
 	previous mutlog.Timestamp
+	gaps     uint64 // see Bolt
 	record   []byte
 	place    place // but for the group
-	done     chan error
+
+	// edit makes the other change in tx, or fails having changed nothing. What
+	// becomes true with it is noted in c.
+	edit func(s *Bolt, tx *bolt.Tx, c *commit) error
+
+	done chan error
 }
+
+// edit hands a change that is not of one log to the committer, again and again
+// while it is raced, and waits until it is on disk.
+func (s *Bolt) edit(ctx context.Context, edit func(*Bolt, *bolt.Tx, *commit) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.commit(&write{edit: edit})
+}
+
+// isOfLog tells whether w rests on the state of one log.
+func (w *write) isOfLog() bool { return w.user != prefix{} }
 
 // commit hands w to the committer and waits until it is on disk.
 func (s *Bolt) commit(w *write) error {
@@ -170,15 +191,18 @@ type commit struct {
 	group  uint64
 	writes []*write // those of the group that were not raced
 	places []place
+	edited bool
 	fold   *fold
 	folded []prefix // users who were folded at once
+	fences []fence  // all, if there is a new one
+	gaps   bool     // a log has got a gap
 }
 
 // prepare puts into tx what is to be committed; nil if there is nothing.
 func (s *Bolt) prepare(tx *bolt.Tx, group []*write, results []error) (*commit, error) {
 	c := &commit{group: s.lastGroup, fold: s.fold}
 	records := s.admit(tx, group, results, c)
-	if len(records) == 0 && s.fold == nil {
+	if len(records) == 0 && !c.edited && s.fold == nil {
 		return nil, nil
 	}
 	unavailable := func(err error) error {
@@ -187,10 +211,11 @@ func (s *Bolt) prepare(tx *bolt.Tx, group []*write, results []error) (*commit, e
 		}
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
-	var err error
-	if c.folded, err = s.recent.foldHot(tx); err != nil {
+	hot, err := s.recent.foldHot(tx)
+	if err != nil {
 		return nil, unavailable(err)
 	}
+	c.folded = append(c.folded, hot...)
 	if s.fold != nil {
 		n := max(2*len(records), minFold)
 		if group == nil {
@@ -220,18 +245,24 @@ const (
 	maxFold = 4096
 )
 
-// admit returns the records of the writes that are not raced.
+// admit returns the records of the writes that are not raced, and makes the
+// edits.
 func (s *Bolt) admit(tx *bolt.Tx, group []*write, results []error, c *commit) (records [][]byte) {
 	taken := make(map[prefix]bool, len(group))
 	for i, w := range group {
-		head, err := s.head(tx, w.user)
-		switch {
-		case err != nil:
-			results[i] = err // the log of this user is damaged; the others' are not
-		case head != w.previous || taken[w.user]:
-			results[i] = errRaced
-		default:
+		if w.isOfLog() {
+			if results[i] = s.raced(tx, w, taken); results[i] != nil {
+				continue
+			}
 			taken[w.user] = true
+		}
+		if w.edit != nil {
+			if results[i] = w.edit(s, tx, c); results[i] != nil {
+				continue
+			}
+			c.edited = true
+		}
+		if w.record != nil {
 			pl := w.place
 			pl.group, pl.index, pl.tags = s.lastGroup+1, len(records), bytes.Clone(pl.tags)
 			c.writes, c.places = append(c.writes, w), append(c.places, pl)
@@ -239,6 +270,18 @@ func (s *Bolt) admit(tx *bolt.Tx, group []*write, results []error, c *commit) (r
 		}
 	}
 	return records
+}
+
+// raced returns errRaced if the log of w is not what w rests on.
+func (s *Bolt) raced(tx *bolt.Tx, w *write, taken map[prefix]bool) error {
+	head, err := s.head(tx, w.user)
+	switch {
+	case err != nil:
+		return err // the log of this user is damaged; the others' are not
+	case head != w.previous || taken[w.user] || w.gaps != s.gaps.Load():
+		return errRaced
+	}
+	return nil
 }
 
 // head returns the head of the log of the user p.
@@ -261,6 +304,13 @@ func (s *Bolt) publish(c *commit) {
 	s.fold = c.fold
 	s.recent.cool(c.folded)
 	s.recent.publish(c.writes, c.places)
+	if c.fences != nil {
+		s.fences.Store(&c.fences)
+	}
+	if c.gaps {
+		s.gaps.Add(1)
+	}
+	s.followers.tell(c.writes)
 }
 
 // commitError says what an error of a commit means. Without room nothing was

@@ -18,7 +18,6 @@ import (
 
 	"tidemark/mutlog"
 	"tidemark/mutlog/mutlogtest"
-	"tidemark/store/postgrestest"
 )
 
 // backend is what the one suite runs on. url makes the name of a store that does
@@ -35,7 +34,6 @@ var backends = []backend{
 	{"bolt", tempFile, bolted(BoltOptions{})},
 	{"bolt folding at once", tempFile, bolted(BoltOptions{FoldBatches: 1, NoSync: true})},
 	{"bolt folding in steps", tempFile, bolted(BoltOptions{FoldBatches: 150, NoSync: true})},
-	{"postgres", postgrestest.URL, bolted(BoltOptions{})},
 }
 
 func tempFile(t testing.TB) string { return filepath.Join(t.TempDir(), "test.db") }
@@ -61,6 +59,11 @@ func TestConformance(t *testing.T) {
 		{"UsersShareNothing", testUsersShareNothing},
 		{"UsersAreListed", testUsers},
 		{"HandedOutForGood", testHandedOut},
+		{"Records", testRecords},
+		{"RecordsAreUpdatedAtomically", testRecordsAtomic},
+		{"Follow", testFollow},
+		{"Bounds", testBounds},
+		{"Fences", testFences},
 		{"Closed", testClosed},
 		{"LikeTheReference", testLikeReference},
 	}
@@ -158,6 +161,9 @@ func must[T any](t testing.TB) func(v T, err error) T {
 		return v
 	}
 }
+
+// ignoring returns the error of a call.
+func ignoring[T any](_ T, err error) error { return err }
 
 func same(t testing.TB, what string, want, got any) {
 	t.Helper()
@@ -302,6 +308,7 @@ func testMissing(t *testing.T, o *opener) {
 			same(t, "on base", 0, len(must[[]*mutlog.Batch](t)(mutlogtest.All(tx.BatchesOn(base)))))
 			same(t, "batches", 0, len(must[[]*mutlog.Batch](t)(tx.Batches(base, 10))))
 		}
+		same(t, "bounds", mutlog.NoBounds, must[mutlog.Bounds](t)(tx.Bounds()))
 		same(t, "changes", 0, len(allChanges(t, tx, mutlog.Beginning, 7, 10)))
 	}
 	for range 2 {
@@ -810,10 +817,15 @@ func testClosed(t *testing.T, o *opener) {
 	}
 	ctx, any := t.Context(), func(mutlog.User) error { return nil }
 	for name, err := range map[string]error{
-		"View":   s.View(ctx, "a", func(mutlog.Reader) error { return nil }),
-		"Update": s.Update(ctx, "a", func(mutlog.Tx) error { return nil }),
-		"Users":  s.Users(ctx, any),
-		"Check":  s.Check(ctx, func(string) {}),
+		"View":         s.View(ctx, "a", func(mutlog.Reader) error { return nil }),
+		"Update":       s.Update(ctx, "a", func(mutlog.Tx) error { return nil }),
+		"Users":        s.Users(ctx, any),
+		"Check":        s.Check(ctx, func(string) {}),
+		"Record":       ignoring(s.Record(ctx, mutlog.RecordKey{Kind: "token"})),
+		"Records":      ignoring(mutlogtest.All(s.Records(ctx, "token", ""))),
+		"UpdateRecord": s.UpdateRecord(ctx, mutlog.RecordKey{Kind: "token"}, func([]byte) ([]byte, error) { return nil, nil }),
+		"Follow":       s.Follow(ctx, func(mutlog.User, mutlog.Timestamp) {}, func() {}),
+		"Fence":        s.Fence(ctx, 1),
 	} {
 		if !errors.Is(err, mutlog.ErrUnavailable) {
 			t.Errorf("%s of a closed store: %v", name, err)

@@ -42,8 +42,14 @@ func FuzzRecord(f *testing.F) {
 		for i := range v {
 			v[i] ^= 1 << (bit % 8)
 			if r, err = parseRecord(v); err == nil {
-				if _, one := r.entry(0); !errors.Is(one, mutlog.ErrCorrupt) {
-					t.Fatalf("a bit of byte %d was changed, and reading an entry gives %v", i, one)
+				wrong := 0
+				for i := range r.n {
+					if _, err := r.entry(i); errors.Is(err, mutlog.ErrCorrupt) {
+						wrong++
+					}
+				}
+				if wrong != 1 {
+					t.Fatalf("a bit of byte %d was changed, and %d entries cannot be read", i, wrong)
 				}
 				_, err = r.batch()
 			}
@@ -66,6 +72,12 @@ func batchOf(shape, data []byte, client, key string, first, back uint64) *mutlog
 		previous = mutlog.Beginning
 	}
 	b := &mutlog.Batch{Previous: previous, Base: previous, Client: client, Key: key}
+	if first%5 < 2 {
+		b.Live = map[string]mutlog.Count{}
+		for i := range back % 3 {
+			b.Live[string(rune('A'+i))] = mutlog.Count{Resources: int64(i), Bytes: int64(first % (1 << 40))}
+		}
+	}
 	if back%3 == 0 && previous > 0 {
 		b.Base = previous - mutlog.Timestamp(back)%previous
 	}

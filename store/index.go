@@ -368,17 +368,12 @@ func (tx *boltTx) updates(places []place, n int) ([]search, error) {
 
 // appendUpdates appends the hash and timestamp of each mutation of a batch.
 func (r *record) appendUpdates(updates []search) ([]search, error) {
-	if checksum(r.entries) != r.crc {
-		return nil, r.corrupt("the checksum")
-	}
-	d := decoder{b: r.entries}
 	for i := range r.n {
-		var e mutlog.Entry
-		d.entry(&e, r.first+mutlog.Timestamp(i))
+		e, err := r.entry(i)
+		if err != nil {
+			return nil, err
+		}
 		updates = append(updates, search{hash: hashRef(e.Resource, e.ResourceID), found: e.Timestamp})
-	}
-	if d.failed {
-		return nil, r.corrupt("an entry")
 	}
 	return updates, nil
 }

@@ -22,7 +22,7 @@ import (
 //
 //	key                                                     value
 //	┌──────────────┬────┬───────────────────┐
-//	│ user         │ 00 │ 0                 │               CRC, name of the user
+//	│ user         │ 00 │ 0                 │               CRC, bounds and name of the user (bounds.go)
 //	│ 16 bytes of  ├────┼───────────────────┤
 //	│ its SHA-256  │ 01 │ first timestamp   │               where a batch is (place)
 //	│              ├────┼───────────────────┤
@@ -37,8 +37,9 @@ import (
 // Numbers are big-endian, timestamps of 7 bytes (they stay below 2^53), so that
 // the order of keys is that of time. CRCs are CRC-32C over key and value. The
 // bucket "tidemark" holds the version of the format, the id of the store, what
-// its newest transaction left (state.go), and up to which group the bucket
-// "logs" has been brought (folded).
+// its newest transaction left (state.go), up to which group the bucket "logs"
+// has been brought (folded), and when it was restored (fences, bounds.go). The
+// bucket "records" is drawn in records.go.
 //
 // The head of a log is that of its last place; a push that comes again without
 // a key is found by its base, because the batch behind a base is the one pushed
@@ -114,17 +115,6 @@ func keyNumber(k []byte) mutlog.Timestamp {
 	return mutlog.Timestamp(binary.BigEndian.Uint64(k[prefixSize:]) &^ (0xff << 56))
 }
 
-func encodeUser(k []byte, user mutlog.User) []byte {
-	return sealed(k, append(make([]byte, 4, 4+len(user)), user...))
-}
-
-func decodeUser(k, v []byte) (mutlog.User, error) {
-	if len(k) != keySize || k[prefixSize] != kindUser || !isSealed(k, v) {
-		return "", fmt.Errorf("%w: the name of the user at key %x", mutlog.ErrCorrupt, k)
-	}
-	return mutlog.User(v[4:]), nil
-}
-
 func encodeReceipt(k []byte, first mutlog.Timestamp) []byte {
 	return sealed(k, binary.BigEndian.AppendUint64(make([]byte, 4, 12), uint64(first)))
 }
@@ -139,7 +129,8 @@ func decodeReceipt(k, v []byte) (mutlog.Timestamp, error) {
 // place says where a batch is. Its value in the bucket "logs" is
 //
 //	u32     CRC-32C of the key and all that follows
-//	u8      flags: 1 the index covers all up to this batch
+//	u8      flags: 1 the index covers all up to this batch, 2 the log has bounds, in
+//	        its last folded place at least
 //	uvarint group, index in the group, number of mutations n
 //	n × u32 tags: the first bytes of the hash of each mutation's resource, so that
 //	        a search for a resource goes through places and leaves batches alone
@@ -149,6 +140,7 @@ type place struct {
 	group   uint64
 	index   int
 	settled bool
+	bounded bool
 	tags    []byte
 
 	// apart tells that the batch needs more keys than that of its place: it
@@ -159,12 +151,18 @@ type place struct {
 func (pl *place) head() mutlog.Timestamp { return pl.first + mutlog.Timestamp(pl.n) - 1 }
 func (pl *place) tag(i int) uint32       { return binary.BigEndian.Uint32(pl.tags[4*i:]) }
 
-const placeSettled = 1
+const (
+	placeSettled = 1 << iota
+	placeBounded
+)
 
 func encodePlace(k []byte, pl *place) []byte {
 	v := make([]byte, 5, 5+3*binary.MaxVarintLen64+len(pl.tags))
 	if pl.settled {
 		v[4] |= placeSettled
+	}
+	if pl.bounded {
+		v[4] |= placeBounded
 	}
 	v = binary.AppendUvarint(v, pl.group)
 	v = binary.AppendUvarint(v, uint64(pl.index))
@@ -179,7 +177,7 @@ func decodePlace(k, v []byte) (place, error) {
 	}
 	d := decoder{b: v[4:]}
 	flags := d.byte()
-	pl := place{first: keyNumber(k), settled: flags&placeSettled != 0, group: d.uvarint(), index: int(d.uvarint()), n: int(d.uvarint())}
+	pl := place{first: keyNumber(k), settled: flags&placeSettled != 0, bounded: flags&placeBounded != 0, group: d.uvarint(), index: int(d.uvarint()), n: int(d.uvarint())}
 	pl.tags = d.b
 	if d.failed || pl.n < 1 || len(pl.tags) != 4*pl.n {
 		return place{}, fmt.Errorf("%w: the place of a batch at key %x", mutlog.ErrCorrupt, k)

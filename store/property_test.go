@@ -17,7 +17,6 @@ import (
 
 	"tidemark/mutlog"
 	"tidemark/mutlog/mutlogtest"
-	"tidemark/store/postgrestest"
 )
 
 // TestEveryWayLeadsToTheSameState pushes 5,000 random batches of many users at
@@ -31,10 +30,7 @@ func TestEveryWayLeadsToTheSameState(t *testing.T) {
 		{90, 10, 10_000}, // pulled in several stretches
 	}
 	const users = 36
-	for _, backend := range []backend{
-		{"bolt", tempFile, bolted(BoltOptions{FoldBatches: 500})},
-		{"postgres", postgrestest.URL, bolted(BoltOptions{})},
-	} {
+	for _, backend := range []backend{{"bolt", tempFile, bolted(BoltOptions{FoldBatches: 500})}} {
 		t.Run(backend.name, func(t *testing.T) {
 			seed := mutlogtest.Seed(t)
 			s := backend.opener(t).open()

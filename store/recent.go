@@ -182,6 +182,7 @@ func foldUser(tx *bolt.Tx, p prefix, places []place) error {
 	settled := puts != nil
 	for i := range places {
 		pl := places[i]
+		pl.bounded = user.bounded
 		pl.settled = settled && i == len(places)-1
 		k := p.key(kindBatch, pl.first)
 		puts = append(puts, keyValue{k, encodePlace(k, &pl)})
@@ -209,8 +210,15 @@ func (tx *boltTx) appendApart(puts []keyValue, pl place) ([]keyValue, error) {
 		return nil, err
 	}
 	if r.previous == mutlog.Beginning {
+		a := &about{Bounds: mutlog.NoBounds}
+		if tx.bounded {
+			if a, err = tx.about(); err != nil {
+				return nil, err
+			}
+		}
+		a.name = mutlog.User(r.name)
 		k := tx.prefix.key(kindUser, 0)
-		puts = append(puts, keyValue{k, encodeUser(k, mutlog.User(r.name))})
+		puts = append(puts, keyValue{k, encodeAbout(k, a)})
 	}
 	if len(r.key) > 0 {
 		k := tx.prefix.receiptKey(string(r.key))

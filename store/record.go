@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"unsafe"
 
 	"tidemark/mutlog"
@@ -13,15 +15,19 @@ import (
 // The record of a batch
 //
 //	u32     CRC-32C of all that follows, up to the entries
-//	u32     CRC-32C of the entries
 //	16      prefix of the user
 //	u64     first timestamp
-//	u8      flags: 1 a client, 2 a key, 4 the name of the user, in the first batch of a log
+//	u8      flags: 1 a client, 2 a key, 4 the name of the user, in the first batch of
+//	        a log, 8 counts of what is live
 //	uvarint number of entries n
 //	uvarint first timestamp - previous head
 //	uvarint previous head - base
 //	bytes   x-client-id, Idempotency-Key, name of the user, as the flags say
+//	live    if the flags say so: uvarint number of kinds; for each, in order, bytes
+//	        its name, uvarint resources, uvarint bytes of their data
 //	n × u32 tags (see place)
+//	n × { u32 end of the entry, from the start of the first; u32 its CRC-32C }, so
+//	        that one entry is found and verified without the others
 //	n × entry:
 //	  u8      flags, see below
 //	  uvarint timestamp - that of the mutation before it, if there is one
@@ -35,9 +41,10 @@ const (
 	batchClient = 1 << iota
 	batchKey
 	batchName
+	batchLive
 )
 
-const recordHeader = 8 + prefixSize + 8 // up to the flags
+const recordHeader = 4 + prefixSize + 8 // up to the flags
 
 const (
 	entryType     = 3 << 0 // 0 CREATE, 1 UPDATE, 2 DELETE
@@ -81,8 +88,9 @@ type record struct {
 	client   []byte
 	key      []byte
 	name     []byte
+	live     map[string]mutlog.Count
 	tags     []byte
-	crc      uint32
+	table    []byte
 	entries  []byte
 }
 
@@ -103,11 +111,11 @@ func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch) (v, tags []byte) 
 	size := recordHeader + 64 + len(b.Client) + len(b.Key) + len(name)
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		size += 32 + len(e.Resource) + len(e.ResourceID) + len(e.Data) + len(e.State)
+		size += 44 + len(e.Resource) + len(e.ResourceID) + len(e.Data) + len(e.State)
 	}
 	v = make([]byte, recordHeader, size)
-	copy(v[8:], p[:])
-	binary.BigEndian.PutUint64(v[8+prefixSize:], uint64(b.First()))
+	copy(v[4:], p[:])
+	binary.BigEndian.PutUint64(v[4+prefixSize:], uint64(b.First()))
 	var flags byte
 	if b.Client != "" {
 		flags |= batchClient
@@ -117,6 +125,9 @@ func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch) (v, tags []byte) 
 	}
 	if b.Previous == mutlog.Beginning {
 		flags |= batchName
+	}
+	if b.Live != nil {
+		flags |= batchLive
 	}
 	v = append(v, flags)
 	v = binary.AppendUvarint(v, uint64(len(b.Entries)))
@@ -131,18 +142,26 @@ func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch) (v, tags []byte) 
 	if flags&batchName != 0 {
 		v = appendBytes(v, name)
 	}
+	if flags&batchLive != 0 {
+		v = appendLive(v, b.Live)
+	}
 	header := len(v)
 	for i := range b.Entries {
 		h := hashRef(b.Entries[i].Resource, b.Entries[i].ResourceID)
 		v = append(v, h[:4]...)
 	}
+	table := len(v)
+	v = append(v, make([]byte, 8*len(b.Entries))...)
 	entries := len(v)
 	for i := range b.Entries {
+		start := len(v)
 		v = appendEntry(v, &b.Entries[i])
+		row := v[table+8*i:]
+		binary.BigEndian.PutUint32(row, uint32(len(v)-entries))
+		binary.BigEndian.PutUint32(row[4:], checksum(v[start:]))
 	}
-	binary.BigEndian.PutUint32(v[4:], checksum(v[entries:]))
 	binary.BigEndian.PutUint32(v, checksum(v[4:entries]))
-	return v, v[header:entries:entries]
+	return v, v[header:table:table]
 }
 
 func appendEntry(v []byte, e *mutlog.Entry) []byte {
@@ -189,6 +208,16 @@ func appendEntry(v []byte, e *mutlog.Entry) []byte {
 	return v
 }
 
+func appendLive(v []byte, live map[string]mutlog.Count) []byte {
+	v = binary.AppendUvarint(v, uint64(len(live)))
+	for _, kind := range slices.Sorted(maps.Keys(live)) {
+		v = appendBytes(v, kind)
+		v = binary.AppendUvarint(v, uint64(live[kind].Resources))
+		v = binary.AppendUvarint(v, uint64(live[kind].Bytes))
+	}
+	return v
+}
+
 func appendBytes[T ~string | []byte](v []byte, b T) []byte {
 	return append(binary.AppendUvarint(v, uint64(len(b))), b...)
 }
@@ -198,8 +227,8 @@ func parseRecord(v []byte) (r record, err error) {
 	if len(v) < recordHeader {
 		return r, r.corrupt("the size")
 	}
-	r.user = prefix(v[8:])
-	r.first = mutlog.Timestamp(binary.BigEndian.Uint64(v[8+prefixSize:]))
+	r.user = prefix(v[4:])
+	r.first = mutlog.Timestamp(binary.BigEndian.Uint64(v[4+prefixSize:]))
 	d := decoder{b: v[recordHeader:]}
 	flags := d.byte()
 	n := d.uvarint()
@@ -214,12 +243,17 @@ func parseRecord(v []byte) (r record, err error) {
 	if flags&batchName != 0 {
 		r.name = d.bytes()
 	}
-	if d.failed || n < 1 || n > uint64(len(d.b)/4) {
+	if flags&batchLive != 0 {
+		r.live = d.live()
+	}
+	if d.failed || n < 1 || n > uint64(len(d.b)/12) {
 		return r, r.corrupt("the head")
 	}
 	r.n = int(n)
-	r.tags, r.entries = d.b[:4*r.n], d.b[4*r.n:]
-	r.crc = binary.BigEndian.Uint32(v[4:])
+	r.tags, r.table, r.entries = d.b[:4*r.n], d.b[4*r.n:12*r.n], d.b[12*r.n:]
+	if uint64(binary.BigEndian.Uint32(r.table[8*r.n-8:])) != uint64(len(r.entries)) {
+		return r, r.corrupt("the size")
+	}
 	if binary.BigEndian.Uint32(v) != checksum(v[4:len(v)-len(r.entries)]) {
 		return r, r.corrupt("the checksum of the head")
 	}
@@ -229,7 +263,7 @@ func parseRecord(v []byte) (r record, err error) {
 // batch returns the batch, in memory of its own.
 func (r *record) batch() (*mutlog.Batch, error) {
 	entries, err := r.appendEntries(make([]mutlog.Entry, 0, r.n))
-	return &mutlog.Batch{Base: r.base, Previous: r.previous, Client: string(r.client), Key: string(r.key), Entries: entries}, err
+	return &mutlog.Batch{Base: r.base, Previous: r.previous, Client: string(r.client), Key: string(r.key), Live: r.live, Entries: entries}, err
 }
 
 // appendEntries appends the entries to dst, in memory of their own.
@@ -241,34 +275,37 @@ func (r *record) appendEntries(dst []mutlog.Entry) ([]mutlog.Entry, error) {
 
 // borrowEntries appends the entries to dst; they alias the file.
 func (r *record) borrowEntries(dst []mutlog.Entry) ([]mutlog.Entry, error) {
-	if checksum(r.entries) != r.crc {
-		return dst, r.corrupt("the checksum")
-	}
-	d := decoder{b: r.entries}
 	for i := range r.n {
 		dst = append(dst, mutlog.Entry{})
-		d.entry(&dst[len(dst)-1], r.first+mutlog.Timestamp(i))
-	}
-	if d.failed || len(d.b) > 0 {
-		return dst, r.corrupt("an entry")
+		if err := r.readEntry(i, &dst[len(dst)-1]); err != nil {
+			return dst, err
+		}
 	}
 	return dst, nil
 }
 
 // entry returns the entry at index i, which aliases the file.
 func (r *record) entry(i int) (e mutlog.Entry, err error) {
-	if checksum(r.entries) != r.crc {
-		return e, r.corrupt("the checksum")
+	err = r.readEntry(i, &e)
+	return e, err
+}
+
+func (r *record) readEntry(i int, e *mutlog.Entry) error {
+	start, end := uint32(0), binary.BigEndian.Uint32(r.table[8*i:])
+	if i > 0 {
+		start = binary.BigEndian.Uint32(r.table[8*(i-1):])
 	}
-	d := decoder{b: r.entries}
-	for j := range i + 1 {
-		e = mutlog.Entry{}
-		d.entry(&e, r.first+mutlog.Timestamp(j))
+	if start > end || uint64(end) > uint64(len(r.entries)) {
+		return r.corrupt("the table")
 	}
-	if d.failed {
-		return e, r.corrupt("an entry")
+	d := decoder{b: r.entries[start:end:end]}
+	if checksum(d.b) != binary.BigEndian.Uint32(r.table[8*i+4:]) {
+		return r.corrupt("the checksum of an entry")
 	}
-	return e, nil
+	if d.entry(e, r.first+mutlog.Timestamp(i)); d.failed || len(d.b) > 0 {
+		return r.corrupt("an entry")
+	}
+	return nil
 }
 
 // decoder reads the parts of a record off its front. After a fault it gives
@@ -308,6 +345,16 @@ func (d *decoder) entry(e *mutlog.Entry, t mutlog.Timestamp) {
 	case flags&entryState != 0:
 		e.State = d.bytes()
 	}
+}
+
+func (d *decoder) live() map[string]mutlog.Count {
+	n := d.uvarint()
+	live := make(map[string]mutlog.Count, min(n, 64))
+	for ; n > 0 && !d.failed; n-- {
+		kind := string(d.bytes())
+		live[kind] = mutlog.Count{Resources: int64(d.uvarint()), Bytes: int64(d.uvarint())}
+	}
+	return live
 }
 
 func (d *decoder) byte() byte {

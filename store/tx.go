@@ -27,6 +27,9 @@ type boltTx struct {
 	ready          bool
 	folded         place // the last one
 	hasFolded      bool
+	bounded        bool // key 00 has bounds
+
+	fences []fence
 
 	groups  *bolt.Bucket // once it is needed
 	group   group        // the one read last
@@ -48,9 +51,11 @@ func (tx *boltTx) begin() (err error) {
 	if tx.ready {
 		return nil
 	}
-	if tx.folded, tx.hasFolded, err = tx.place(tx.seekBefore(tx.prefix.key(kindBatch+1, 0))); err != nil {
+	k, v := tx.seekBefore(tx.prefix.key(kindBatch+1, 0))
+	if tx.folded, tx.hasFolded, err = tx.place(k, v); err != nil {
 		return err
 	}
+	tx.bounded = tx.folded.bounded || tx.prefix.has(k, kindUser)
 	if tx.hasFolded {
 		tx.sealed, tx.active = behind(tx.sealed, tx.folded.first), behind(tx.active, tx.folded.first)
 	}

@@ -12,6 +12,8 @@ import (
 // tidemark's own server it is the floor under what any store can cost: receiving
 // a push, checking it, stamping it and answering.
 type heads struct {
+	mutlog.Store // what no push and no pull asks for is not there
+
 	mu    sync.Mutex
 	heads map[mutlog.User]mutlog.Timestamp
 }
@@ -65,8 +67,16 @@ func (s *heads) Check(context.Context, func(string)) error { return nil }
 // Close implements mutlog.Store.
 func (s *heads) Close() error { return nil }
 
+// Follow implements mutlog.Store; it has nobody to tell.
+func (s *heads) Follow(ctx context.Context, _ func(mutlog.User, mutlog.Timestamp), _ func()) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // headTx finds a head, and nothing else.
 type headTx struct {
+	mutlog.Tx // as above
+
 	store    *heads
 	user     mutlog.User
 	head     mutlog.Timestamp
@@ -74,6 +84,8 @@ type headTx struct {
 }
 
 func (tx *headTx) Head() (mutlog.Timestamp, error) { return tx.head, nil }
+
+func (tx *headTx) Bounds() (mutlog.Bounds, error) { return mutlog.NoBounds, nil }
 
 func (tx *headTx) Newest(refs []mutlog.Ref, _ mutlog.Timestamp) ([]*mutlog.Entry, error) {
 	return make([]*mutlog.Entry, len(refs)), nil

@@ -107,12 +107,8 @@ const gcPercent = 400
 // failTimeout is how long requests under way get once the store has failed.
 const failTimeout = 500 * time.Millisecond
 
-// verify checks a store before it is served. A database is checked by those who run
-// it; others may be serving from it.
+// verify checks a store before it is served.
 func (c *serveCommand) verify(ctx context.Context) error {
-	if store.IsDatabase(c.Store) {
-		return nil
-	}
 	if _, err := os.Stat(c.Store); c.Check == checkOff || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -137,7 +133,7 @@ func (c *serveCommand) validate() error {
 		return err
 	}
 	if c.Store == "" {
-		return usageError("--store must name a file or a database")
+		return usageError("--store must name a file")
 	}
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
@@ -175,7 +171,7 @@ func (c *serveCommand) logger(io streams) (*slog.Logger, error) {
 
 // greet says where the server is and how to try it.
 func (c *serveCommand) greet(io streams, addr net.Addr) {
-	fmt.Fprintf(io.out, "tidemark serves %s on http://%s\n", store.Name(c.Store), addr)
+	fmt.Fprintf(io.out, "tidemark serves %s on http://%s\n", c.Store, addr)
 	if host, _, _ := net.SplitHostPort(addr.String()); isLoopback(host) {
 		fmt.Fprintln(io.out, "There is no authentication: every program on this machine can read and write everything.")
 	} else {

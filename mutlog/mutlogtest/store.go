@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,14 +18,25 @@ import (
 // going through them from the start. It keeps the contract of mutlog.Store but
 // for durability, and is what real stores are compared with.
 type Store struct {
-	mu       sync.Mutex // guards the fields
-	updating sync.Mutex // held during an update: they are serialised
-	logs     map[mutlog.User][]*mutlog.Batch
-	users    []mutlog.User
+	mu        sync.Mutex // guards the fields
+	updating  sync.Mutex // held during an update: they are serialised
+	logs      map[mutlog.User]userLog
+	users     []mutlog.User
+	fences    []mutlog.Timestamp
+	records   map[mutlog.RecordKey][]byte
+	followers map[*follower]bool
+}
+
+// userLog is one state of the log of one user.
+type userLog struct {
+	batches []*mutlog.Batch
+	bounds  mutlog.Bounds
 }
 
 // NewStore returns a store without logs.
-func NewStore() *Store { return &Store{logs: map[mutlog.User][]*mutlog.Batch{}} }
+func NewStore() *Store {
+	return &Store{logs: map[mutlog.User]userLog{}, records: map[mutlog.RecordKey][]byte{}, followers: map[*follower]bool{}}
+}
 
 // View implements mutlog.Store.
 func (s *Store) View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader) error) error {
@@ -40,25 +53,53 @@ func (s *Store) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	tx := &tx{reader: reader{s.log(user)}}
-	if err := fn(tx); err != nil || tx.appended == nil {
+	before := s.log(user)
+	tx := &tx{reader: reader{before}, after: before}
+	if err := fn(tx); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.logs[user]) == 0 {
+	if len(before.batches) == 0 && len(tx.after.batches) > 0 {
 		s.users = append(s.users, user)
 	}
-	s.logs[user] = append(s.logs[user], tx.appended)
+	s.logs[user] = tx.after
+	if len(tx.after.batches) > len(before.batches) {
+		head, _ := reader{tx.after}.Head()
+		s.tell(user, head)
+	}
 	return nil
 }
 
 // log returns the log of user as it is now; appending leaves it as it is.
-func (s *Store) log(user mutlog.User) []*mutlog.Batch {
+func (s *Store) log(user mutlog.User) userLog {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	log := s.logs[user]
-	return log[:len(log):len(log)]
+	log, found := s.logs[user]
+	if !found {
+		log.bounds = mutlog.NoBounds
+		for _, at := range s.fences {
+			log.bounds.Gaps = append(log.bounds.Gaps, mutlog.Gap{After: mutlog.Beginning, Until: at})
+		}
+	}
+	log.batches = slices.Clip(log.batches)
+	return log
+}
+
+// Fence implements mutlog.Store.
+func (s *Store) Fence(_ context.Context, at mutlog.Timestamp) error {
+	s.updating.Lock()
+	defer s.updating.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fences = append(s.fences, at)
+	for user, log := range s.logs {
+		if head, _ := (reader{log}).Head(); head < at {
+			log.bounds.Gaps = append(slices.Clone(log.bounds.Gaps), mutlog.Gap{After: head, Until: at})
+		}
+		s.logs[user] = log
+	}
+	return nil
 }
 
 // Users implements mutlog.Store.
@@ -81,17 +122,24 @@ func (s *Store) Check(context.Context, func(string)) error { return nil }
 func (s *Store) Close() error { return nil }
 
 // reader is the log of one user.
-type reader struct{ batches []*mutlog.Batch }
+type reader struct{ userLog }
 
-// tx is a reader and what was appended to it.
+// tx is a reader and the log as it is to be.
 type tx struct {
 	reader
-	appended *mutlog.Batch
+	after userLog
 }
 
 // Append implements mutlog.Tx.
 func (t *tx) Append(b *mutlog.Batch) error {
-	t.appended = clone(b)
+	t.after.batches = append(t.after.batches, clone(b))
+	return nil
+}
+
+// SetBounds implements mutlog.Tx.
+func (t *tx) SetBounds(bounds mutlog.Bounds) error {
+	t.after.bounds = bounds
+	t.after.bounds.Gaps = slices.Clone(bounds.Gaps)
 	return nil
 }
 
@@ -101,6 +149,13 @@ func (r reader) Head() (mutlog.Timestamp, error) {
 		return mutlog.Beginning, nil
 	}
 	return r.batches[len(r.batches)-1].Head(), nil
+}
+
+// Bounds implements mutlog.Reader.
+func (r reader) Bounds() (mutlog.Bounds, error) {
+	bounds := r.bounds
+	bounds.Gaps = slices.Clone(bounds.Gaps)
+	return bounds, nil
 }
 
 // Newest implements mutlog.Reader.
@@ -210,6 +265,7 @@ func (r reader) entries(after, until mutlog.Timestamp) (entries []mutlog.Entry) 
 // clone returns b in memory of its own.
 func clone(b *mutlog.Batch) *mutlog.Batch {
 	c := *b
+	c.Live = maps.Clone(b.Live)
 	c.Entries = make([]mutlog.Entry, len(b.Entries))
 	for i, e := range b.Entries {
 		c.Entries[i] = CloneEntry(e)
