@@ -112,8 +112,9 @@ type Store interface {
 	UpdateRecord(ctx context.Context, key RecordKey, fn func(old []byte) ([]byte, error)) error
 
 	// Records yields the records of a kind, of one owner or, if owner is "", of
-	// all, in the order of keys. It works in steps: one that changes meanwhile
-	// is yielded as it was or as it is.
+	// all, in the order of keys: by kind, owner and name. With neither kind nor
+	// owner it yields all that there are. It works in steps: one that changes
+	// meanwhile is yielded as it was or as it is.
 	Records(ctx context.Context, kind, owner string) iter.Seq2[Record, error]
 
 	// Follow calls heard with the head of a log soon after each push that was

@@ -111,7 +111,10 @@ func (r *recordWrite) put(_ *Bolt, tx *bolt.Tx, _ *commit) error {
 
 // Records implements mutlog.Store.
 func (s *Bolt) Records(ctx context.Context, kind, owner string) iter.Seq2[mutlog.Record, error] {
-	start := kind + "\x00"
+	start := ""
+	if kind != "" {
+		start = kind + "\x00"
+	}
 	if owner != "" {
 		start += owner + "\x00"
 	}
@@ -137,7 +140,7 @@ func (s *Bolt) Records(ctx context.Context, kind, owner string) iter.Seq2[mutlog
 func (s *Bolt) readRecords(ctx context.Context, start string, from []byte) (records []mutlog.Record, next []byte, err error) {
 	err = s.view(ctx, prefix{}, func(tx *boltTx) error {
 		c, size := tx.tx.Bucket(bucketRecords).Cursor(), 0
-		for k, v := c.Seek(from); bytes.HasPrefix(k, []byte(start)); k, v = c.Next() {
+		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, []byte(start)); k, v = c.Next() {
 			if size > recordStep {
 				next = bytes.Clone(k)
 				return nil

@@ -41,6 +41,8 @@ func testRecords(t *testing.T, o *opener) {
 					must[[]mutlog.Record](t)(mutlogtest.All(s.Records(t.Context(), kind, owner))))
 			}
 		}
+		same(t, "all records", must[[]mutlog.Record](t)(mutlogtest.All(reference.Records(t.Context(), "", ""))),
+			must[[]mutlog.Record](t)(mutlogtest.All(s.Records(t.Context(), "", ""))))
 		for range 50 {
 			key := random()
 			same(t, fmt.Sprintf("%q", key), must[[]byte](t)(reference.Record(t.Context(), key)), must[[]byte](t)(s.Record(t.Context(), key)))

@@ -51,12 +51,12 @@ func (s *Store) sorted(kind, owner string) (found []mutlog.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, value := range s.records {
-		if key.Kind == kind && (owner == "" || key.Owner == owner) {
+		if (kind == "" || key.Kind == kind) && (owner == "" || key.Owner == owner) {
 			found = append(found, mutlog.Record{RecordKey: key, Value: bytes.Clone(value)})
 		}
 	}
 	slices.SortFunc(found, func(a, b mutlog.Record) int {
-		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Name, b.Name))
 	})
 	return found
 }
