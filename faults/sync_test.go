@@ -181,7 +181,7 @@ func stall(t testing.TB, s *server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	fmt.Fprintf(c, "POST /v1/sync?lastMutationAt=-1 HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	fmt.Fprintf(c, "POST /v1/sync?lastMutationAt=-1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 }
 
 var goroutines = regexp.MustCompile(`total (\d+)`)

@@ -58,6 +58,7 @@ func newTarget(t testing.TB, change ...func(*server.Options)) *target {
 		OpenAPI:      tidemark.OpenAPI,
 		Logger:       slog.New(slog.NewJSONHandler(x.log, nil)),
 		ReadTimeout:  5 * time.Second,
+		AllowedHosts: []string{"tidemark", "a"},
 	}
 	for _, f := range change {
 		f(&options)

@@ -159,7 +159,8 @@ func abuses() (table []abuse) {
 		"/livez/", "/v1/sync/limits/", "/v1/sync/limits/x", "/:any", "/*", "/v1/:sync", "/v1/sync:", "/" + strings.Repeat("a/", 5000), "/%F0%9F%92%A9", "/%ff"} {
 		add("path "+path[:min(len(path), 40)], nf, request("GET", path+"?mutationsSince=0", ""))
 	}
-	add("a target with a scheme", "200", raw("GET http://other.example/v1/sync?mutationsSince=0 HTTP/1.1", "Host: other.example"))
+	add("a target with a scheme", "200", raw("GET http://a/v1/sync?mutationsSince=0 HTTP/1.1", "Host: other.example"))
+	add("a target with a foreign host", "403 ForbiddenError", raw("GET http://other.example/v1/sync?mutationsSince=0 HTTP/1.1", "Host: a"))
 	add("a fragment in the target", nf, raw("GET /v1/sync#x HTTP/1.1", "Host: a"))
 
 	// Who is asking: headers of proxies and of other schemes are not believed, and do no harm.
@@ -174,7 +175,7 @@ func abuses() (table []abuse) {
 	}
 	add("headers of proxies", "200", get("mutationsSince=0", "X-Forwarded-For: 1.2.3.4", "X-Real-IP: 1.2.3.4", "Forwarded: for=1.2.3.4", "X-Original-URL: /admin", "X-Rewrite-URL: /admin"))
 	add("a preflight of another origin", mna, request("OPTIONS", "/v1/sync", "", "Origin: https://evil.example", "Access-Control-Request-Method: POST"))
-	add("another origin", "200", get("mutationsSince=0", "Origin: https://evil.example"), get("mutationsSince=0", "Origin: null", "Cookie: a=b"))
+	add("another origin", "403 ForbiddenError", get("mutationsSince=0", "Origin: https://evil.example"), get("mutationsSince=0", "Origin: null", "Cookie: a=b"))
 	add("a token in the query", "200", get("mutationsSince=0&access_token=SECRET-2"))
 	add("If-Match and Range", "200", get("mutationsSince=0", `If-Match: "x"`, "Range: bytes=0-1", "If-Unmodified-Since: Mon, 01 Jan 2024 00:00:00 GMT"))
 

@@ -41,13 +41,26 @@ func noControls(s string) bool {
 // handler runs.
 func (s *Server) asPrincipal(scope string, handler func(echo.Context, *auth.Principal) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
+		v := s.visitor(c)
+		if err := v.arrives(); err != nil {
+			return err
+		}
 		who, err := s.Authenticate(c.Request())
 		if err != nil {
+			v.fails(err)
 			return err
 		}
 		c.Set(principalKey, who)
+		if who.Method == auth.Open {
+			if err := s.keepPagesOut(c.Request()); err != nil {
+				return err
+			}
+		}
 		if !who.Has(scope) {
 			return &auth.ScopeError{Scope: scope}
+		}
+		if err := v.isOf(who.User); err != nil {
+			return err
 		}
 		return handler(c, who)
 	}

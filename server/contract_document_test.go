@@ -26,12 +26,14 @@ import (
 type document struct {
 	operations map[string]operation // by route, like "GET /v1/sync"
 	headers    map[string]bool      // every header that some answer declares
+	common     []field              // headers that every answer may have
 }
 
 // The routes of the requests that no operation describes (x-other-requests).
 const (
 	unknownPath   = "unknown path"
 	unknownMethod = "unknown method"
+	preflight     = "preflight"
 )
 
 type operation struct {
@@ -74,6 +76,10 @@ var contract = sync.OnceValues(func() (*document, error) {
 	other := root.at("x-other-requests")
 	d.operations[unknownPath] = l.operation(other.at("unknownPath"))
 	d.operations[unknownMethod] = l.operation(other.at("unknownMethod"))
+	d.operations[preflight] = l.operation(other.at("preflight"))
+	for name, h := range root.at("x-common-headers").members() {
+		d.common = append(d.common, l.field(h, name, "header"))
+	}
 	for _, o := range d.operations {
 		for _, r := range o.responses {
 			for _, h := range r.headers {

@@ -37,6 +37,9 @@ func (d *document) route(req *http.Request) string {
 	}
 	for known := range d.operations {
 		if strings.HasSuffix(known, " "+path) {
+			if req.Method == http.MethodOptions && req.Header.Get("Access-Control-Request-Method") != "" {
+				return preflight
+			}
 			return unknownMethod
 		}
 	}
@@ -68,7 +71,7 @@ func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(f
 
 func (f *faults) checkHeaders(d *document, r response, header http.Header) {
 	declared := map[string]bool{}
-	for _, h := range r.headers {
+	for _, h := range slices.Concat(r.headers, d.common) {
 		declared[h.name] = true
 		f.checkField(h, "header", strings.Join(header.Values(h.name), ", "), len(header.Values(h.name)) > 0)
 	}

@@ -82,6 +82,10 @@ func TestEveryAnswer(t *testing.T) {
 			{"GET", "/v1/sync?mutationsSince=0&history=true", "", "", nil, 200},
 			{"GET", "/v1/sync?mutationsSince=0", "", "If-None-Match: *", nil, 304},
 			{"GET", "/v1/sync", "", "", nil, 400},
+			{"GET", "/v1/sync?mutationsSince=0", "", "Origin: null", nil, 403},
+			{"POST", "/v1/sync?lastMutationAt=-1", note, "Origin: null", nil, 403},
+			{"GET", "/v1/sync/limits", "", "Origin: null", nil, 403},
+			{"OPTIONS", "/v1/sync", "", "Access-Control-Request-Method: POST", nil, 405},
 			{"GET", "/v1/sync?mutationsSince=1", "", "", nil, 409},
 			{"GET", "/v1/sync?mutationsSince=0&limit=0", "", "", nil, 422},
 			{"GET", "/v1/sync?mutationsSince=0", "", "", errors.New("broken"), 500},
@@ -127,17 +131,21 @@ func TestEveryAnswer(t *testing.T) {
 const maxBody = 64 << 10
 
 // newServer returns a server on a new store, which can be made to fail.
-func newServer(t *testing.T) (*server.Server, *failingStore) {
+func newServer(t *testing.T, change ...func(*server.Options)) (*server.Server, *failingStore) {
 	logs := storetest.Open(t)
 	t.Cleanup(func() { logs.Close() })
 	failing := &failingStore{Store: logs}
-	return server.New(server.Options{
+	options := server.Options{
 		Log:          mutlog.New(failing, mutlog.DefaultLimits),
 		Limits:       mutlog.DefaultLimits,
 		MaxBodyBytes: maxBody,
 		OpenAPI:      tidemark.OpenAPI,
 		Logger:       slog.New(slog.DiscardHandler),
-	}), failing
+	}
+	for _, f := range change {
+		f(&options)
+	}
+	return server.New(options), failing
 }
 
 // failingStore is a store that answers with err while there is one. Set it

@@ -114,7 +114,7 @@ func documentRoutes(t testing.TB) []string {
 		t.Fatal(err)
 	}
 	routes := slices.Sorted(maps.Keys(d.operations))
-	return slices.DeleteFunc(routes, func(r string) bool { return r == unknownPath || r == unknownMethod })
+	return slices.DeleteFunc(routes, func(r string) bool { return r == unknownPath || r == unknownMethod || r == preflight })
 }
 
 // What was seen, as sightings.
@@ -177,8 +177,9 @@ func (d *document) sightings() []string {
 	var all []string
 	for route, o := range d.operations {
 		for status, r := range o.responses {
-			if len(r.codes) == 0 {
+			if len(r.codes) == 0 || strings.HasPrefix(route, http.MethodHead) {
 				all = append(all, sighting(route, status, ""))
+				continue
 			}
 			for _, code := range r.codes {
 				all = append(all, sighting(route, status, code))

@@ -50,6 +50,8 @@ var noDetails = []byte("{}")
 func problemOf(c echo.Context, err error) problem {
 	var (
 		scope       *auth.ScopeError
+		page        *pageError
+		rate        *rateError
 		request     *requestError
 		syntax      *mutlog.SyntaxError
 		invalid     *mutlog.ValidationError
@@ -62,6 +64,13 @@ func problemOf(c echo.Context, err error) problem {
 		return unauthorized(c, err)
 	case errors.As(err, &scope):
 		return forbidden(c, scope)
+	case errors.As(err, &page):
+		return problem{http.StatusForbidden, "forbidden", "ForbiddenError", page.message,
+			fmt.Appendf(nil, `{"header":%q}`, page.header)}
+	case errors.As(err, &rate):
+		c.Response().Header().Set("Retry-After", strconv.FormatInt(rate.retryAfter(), 10))
+		return problem{http.StatusTooManyRequests, "rate_limit_exceeded", "RateLimitError", rate.Error(),
+			fmt.Appendf(nil, `{"limit":%q}`, rate.limit)}
 	case errors.As(err, &request):
 		return invalidRequest(request.message, request.member, request.name)
 	case errors.As(err, &syntax):
@@ -126,17 +135,22 @@ func unprocessable(code, message string, details []byte) problem {
 // methodNotAllowed tells which methods the path knows, in the order of the
 // route table.
 func methodNotAllowed(c echo.Context) problem {
+	methods := methodsOf(c)
+	c.Response().Header().Set("Allow", strings.Join(methods, ", "))
+	return problem{http.StatusMethodNotAllowed, "method_not_allowed", "MethodNotAllowedError",
+		"This path does not know the method " + clip(c.Request().Method),
+		[]byte(`{"allow":["` + strings.Join(methods, `","`) + `"]}`)}
+}
+
+// methodsOf returns the methods of the path, if that is all it was asked for.
+func methodsOf(c echo.Context) (methods []string) {
 	allow, _ := c.Get(echo.ContextKeyHeaderAllow).(string)
-	var methods []string
 	for method := range strings.SplitSeq(allow, ", ") {
 		if method != http.MethodOptions { // which echo adds
 			methods = append(methods, method)
 		}
 	}
-	c.Response().Header().Set("Allow", strings.Join(methods, ", "))
-	return problem{http.StatusMethodNotAllowed, "method_not_allowed", "MethodNotAllowedError",
-		"This path does not know the method " + clip(c.Request().Method),
-		[]byte(`{"allow":["` + strings.Join(methods, `","`) + `"]}`)}
+	return methods
 }
 
 func faultDetails(faults []mutlog.Fault) []byte {

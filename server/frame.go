@@ -50,10 +50,14 @@ func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			s.logRequest(c, id, start)
 		}()
+		allowed := s.shareWithOrigin(c)
 		var err error
-		if c.Request().Method == http.MethodOptions && c.Get(echo.ContextKeyHeaderAllow) != nil {
+		switch isOptions := c.Request().Method == http.MethodOptions && c.Get(echo.ContextKeyHeaderAllow) != nil; {
+		case isOptions && allowed && isPreflight(c.Request()):
+			err = preflight(c)
+		case isOptions:
 			err = echo.ErrMethodNotAllowed // echo would answer by itself
-		} else {
+		default:
 			err = next(c)
 		}
 		if err != nil {
@@ -111,6 +115,7 @@ func (s *Server) logRequest(c echo.Context, id string, start time.Time) {
 		slog.Int64("bytes", c.Response().Size),
 		slog.Duration("took", time.Since(start)),
 		slog.String("request", id),
+		slog.String("peer", s.Proxies.ofRequest(c.Request()).String()),
 	}
 	if who, ok := c.Get(principalKey).(*auth.Principal); ok {
 		attrs = append(attrs, slog.String("user", string(who.User)))

@@ -26,7 +26,7 @@ var (
 func (s *Server) index(c echo.Context) error {
 	base := c.Scheme() + "://" + c.Request().Host
 	h := c.Response().Header()
-	h.Set("Vary", "Accept")
+	h.Add("Vary", "Accept")
 	var page bytes.Buffer
 	if strings.Contains(c.Request().Header.Get("Accept"), "text/html") {
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")

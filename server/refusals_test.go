@@ -27,12 +27,14 @@ type refusal struct {
 // kinds are the type and code of the statuses that have one of each.
 var kinds = map[int][2]string{
 	400: {"invalid_request", "InvalidRequestError"},
+	403: {"forbidden", "ForbiddenError"},
 	404: {"not_found", "NotFoundError"},
 	405: {"method_not_allowed", "MethodNotAllowedError"},
 	409: {"conflict", "OutOfSyncError"},
 	413: {"payload_too_large", "PayloadTooLargeError"},
 	415: {"unsupported_media_type", "UnsupportedMediaTypeError"},
 	422: {"unprocessable_entity", "ValidationError"},
+	429: {"rate_limit_exceeded", "RateLimitError"},
 	500: {"internal_server_error", "InternalError"},
 	503: {"service_unavailable", "UnavailableError"},
 }

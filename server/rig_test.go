@@ -59,6 +59,7 @@ func newRig(t testing.TB, change ...func(*server.Options)) *rig {
 		MaxBodyBytes: 1 << 20,
 		OpenAPI:      tidemark.OpenAPI,
 		Logger:       slog.New(slog.NewJSONHandler(r.log, nil)),
+		AllowedHosts: []string{"x"},
 	}
 	for _, f := range change {
 		f(&options)

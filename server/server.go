@@ -47,6 +47,20 @@ type Options struct {
 	// auth.ErrUnauthenticated, or with an error about the request.
 	Authenticate func(*http.Request) (*auth.Principal, error)
 
+	// AllowedHosts are names beside its own that a server without
+	// authentication answers to; see keepPagesOut.
+	AllowedHosts []string
+
+	// Origins are those whose web apps may use the server, as ParseOrigin
+	// returns them.
+	Origins []string
+
+	// Proxies are those whose word counts about the addresses of clients.
+	Proxies Proxies
+
+	// Rates bound how often clients may ask.
+	Rates Rates
+
 	// OpenAPI is the document served at /openapi.yaml.
 	OpenAPI []byte
 
@@ -57,25 +71,35 @@ type Options struct {
 // Server answers the requests of devices.
 type Server struct {
 	Options
-	echo    *echo.Echo
-	handler http.Handler
-	memory  *memory
+	echo     *echo.Echo
+	handler  http.Handler
+	memory   *memory
+	throttle *throttle
+	hosts    map[string]bool // AllowedHosts
+	origins  map[string]bool // Origins
 
 	readiness singleflight.Group
 }
 
 // New returns a server; it does not listen yet.
 func New(o Options) *Server {
-	if o.Authenticate == nil {
-		o.Authenticate = OpenUser
-	}
 	o.MaxConnections = cmp.Or(o.MaxConnections, 4096)
 	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, 16<<10)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, 15*time.Second)
 	o.ReadHeaderTimeout = min(cmp.Or(o.ReadHeaderTimeout, 5*time.Second), o.ReadTimeout)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 60*time.Second)
-	s := &Server{Options: o, echo: echo.New(), memory: newMemory(o.MaxMemory, o.MaxBodyBytes)}
+	s := &Server{Options: o, echo: echo.New(), memory: newMemory(o.MaxMemory, o.MaxBodyBytes), throttle: newThrottle(o.Rates),
+		hosts: map[string]bool{}, origins: map[string]bool{}}
+	if s.Authenticate == nil {
+		s.Authenticate = OpenUser
+	}
+	for _, host := range o.AllowedHosts {
+		s.hosts[hostname(host)] = true
+	}
+	for _, origin := range o.Origins {
+		s.origins[origin] = true
+	}
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.frame)
 	s.routes(s.echo)
@@ -96,8 +120,8 @@ func (s *Server) routes(e *echo.Echo) {
 	e.GET("/v1/sync/limits", s.asPrincipal(auth.ScopeRead, s.limits))
 
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		e.Add(method, "/", s.index)
-		e.Add(method, "/openapi.yaml", s.openAPI)
+		e.Add(method, "/", s.paced(s.index))
+		e.Add(method, "/openapi.yaml", s.paced(s.openAPI))
 		e.Add(method, "/livez", s.live)
 		e.Add(method, "/readyz", s.ready)
 	}

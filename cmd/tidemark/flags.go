@@ -24,6 +24,7 @@ type serveCommand struct {
 	InsecureOpen bool `help:"Listen on other than loopback addresses although there is no authentication: whoever reaches the server reads and writes everything."`
 	limitFlags
 	backupFlags
+	edgeFlags
 	Pprof         string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
 	Check         string `help:"What to verify of the store before serving it: full is pages, checksums and every rule of the log; checksums leaves out the rules; quick is what can be in no time; off is nothing; auto is quick for a store over 8 MiB that was closed, else full, which takes about five seconds for a million mutations." enum:"auto,full,checksums,quick,off" default:"auto"`
 	AnyFileSystem bool   `help:"Open a store on a network file system, too: locks and mapped pages may not hold there what they promise, and data be lost."`

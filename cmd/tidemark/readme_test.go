@@ -202,8 +202,9 @@ func TestReadmeFlags(t *testing.T) {
 }
 
 // flagHelp finds a flag, its default, what it means and its environment variable in a help text without line breaks.
-// A default is a number, a duration or in quotation marks; a word in capitals stands for a value that has none.
-var flagHelp = regexp.MustCompile(`(--[a-z-]+)(?:=(?:("[^"]*"|[0-9]+[a-z]*)|[A-Z]+))? ([^$]*?) \(\$(TIDEMARK_[A-Z_]+)\)\.`)
+// A default begins with a digit or is in quotation marks; a word in capitals stands for a value that has none. Dots
+// say that there may be several.
+var flagHelp = regexp.MustCompile(`(--[a-z-]+)(?:=(?:("[^"]*"|[0-9][^ ]*?)|[A-Z]+)(?:,\.\.\.)?)? ([^$]*?) \(\$(TIDEMARK_[A-Z_]+)\)\.`)
 
 // TestReadmeErrors holds the table of errors against the contract that the server publishes.
 func TestReadmeErrors(t *testing.T) {

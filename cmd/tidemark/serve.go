@@ -46,7 +46,8 @@ func (c *serveCommand) Run(io streams) error {
 	if err != nil {
 		return &exitError{exitAddress, err}
 	}
-	options := c.options(server.Options{OpenAPI: tidemark.OpenAPI, Logger: logger}, logger)
+	options := c.limitFlags.options(server.Options{OpenAPI: tidemark.OpenAPI, Logger: logger}, logger)
+	c.edgeFlags.fill(&options)
 	options.Log = mutlog.New(s, options.Limits)
 	api := server.New(options)
 	if c.Pprof != "" {

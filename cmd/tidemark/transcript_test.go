@@ -353,7 +353,7 @@ func (p *player) unpack(at, encoding string, body []byte) []byte {
 // sendAndForget sends a push, waits until it is applied, and hangs up without reading the answer.
 func (p *player) sendAndForget(request []byte) {
 	p.lose = false
-	poll := "GET /v1/sync?mutationsSince=0&metadataOnly=true HTTP/1.1\r\nHost: tidemark\r\nConnection: close\r\n"
+	poll := "GET /v1/sync?mutationsSince=0&metadataOnly=true HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 	if user := regexp.MustCompile(`(?i)\r\nX-User-Id: [^\r]*`).Find(request); user != nil {
 		poll += string(user[2:]) + "\r\n"
 	}

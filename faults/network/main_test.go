@@ -312,7 +312,7 @@ func notes(prefix string, n, bytesEach int) string {
 
 // wire is a push as it goes over the wire.
 func wire(user string, base int64, body string, headers ...string) string {
-	return fmt.Sprintf("POST /v1/sync?lastMutationAt=%d HTTP/1.1\r\nHost: a\r\nX-User-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s",
+	return fmt.Sprintf("POST /v1/sync?lastMutationAt=%d HTTP/1.1\r\nHost: localhost\r\nX-User-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s",
 		base, user, len(body), strings.Join(append(headers, ""), "\r\n"), body)
 }
 

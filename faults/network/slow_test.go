@@ -66,7 +66,7 @@ func newDawdlers(t testing.TB, s *server, n int) *dawdlers {
 			t.Errorf("slow client %d: %v", i, err)
 			break
 		}
-		text := "GET /v1/sync?mutationsSince=0 HTTP/1.1\r\nHost: a\r\nX-Slow: "
+		text := "GET /v1/sync?mutationsSince=0 HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 		if i%2 == 1 {
 			text = wire("slow", -1, strings.Repeat(" ", 1<<20))[:400]
 		}
@@ -110,7 +110,7 @@ func TestF27SlowSendersAreCut(t *testing.T) {
 		wg.Go(func() {
 			c := s.mustDial()
 			defer c.Close()
-			text, want := "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ", time.Second
+			text, want := "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", time.Second
 			if i%2 == 1 {
 				text, want = wire("slow", -1, strings.Repeat(" ", 1000))[:300], 3*time.Second
 			}
@@ -155,7 +155,7 @@ func TestF28SlowReader(t *testing.T) {
 		readers := make([]*net.TCPConn, 8)
 		for i := range readers {
 			readers[i] = s.mustDial()
-			fmt.Fprint(readers[i], "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: a\r\nX-User-Id: big\r\nConnection: close\r\n\r\n")
+			fmt.Fprint(readers[i], "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: localhost\r\nX-User-Id: big\r\nConnection: close\r\n\r\n")
 		}
 		var wg sync.WaitGroup
 		done := make(chan struct{})
@@ -233,7 +233,7 @@ func TestF28StalledReader(t *testing.T) {
 	for i := range stalled {
 		stalled[i] = s.mustDial()
 		defer stalled[i].Close()
-		fmt.Fprint(stalled[i], "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: a\r\nX-User-Id: big\r\n\r\n")
+		fmt.Fprint(stalled[i], "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: localhost\r\nX-User-Id: big\r\n\r\n")
 	}
 	time.Sleep(3 * time.Second)
 	cut := 0

@@ -130,7 +130,7 @@ func TestF31Terminate(t *testing.T) {
 					case 0: // a body that does not come
 						io.WriteString(c, wire("stalled", -1, strings.Repeat(" ", 1000))[:500])
 					case 1: // an answer that is not read
-						fmt.Fprint(c, "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: a\r\nX-User-Id: big\r\n\r\n")
+						fmt.Fprint(c, "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: localhost\r\nX-User-Id: big\r\n\r\n")
 					case 2: // headers that do not come
 						io.WriteString(c, "GET / HT")
 					case 3: // nothing
@@ -311,7 +311,7 @@ func TestF20Memory(t *testing.T) {
 		if c, err := s.dial(); err == nil {
 			defer c.Close()
 			if stalled%2 == 0 {
-				fmt.Fprint(c, "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: a\r\nX-User-Id: big\r\n\r\n")
+				fmt.Fprint(c, "GET /v1/sync?mutationsSince=-1 HTTP/1.1\r\nHost: localhost\r\nX-User-Id: big\r\n\r\n")
 			} else {
 				io.WriteString(c, wire("big", 0, stale))
 			}
