@@ -20,10 +20,11 @@ var imports = map[string][]string{
 	"tidemark/store":              {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt"},
 	"tidemark/store/storetest":    {"tidemark/store", "tidemark/store/postgrestest"},
 	"tidemark/store/postgrestest": {},
+	"tidemark/devices":            {"tidemark/mutlog", "golang.org/x/sync"},
 	"tidemark/backup":             {"tidemark/mutlog", "tidemark/store"},
-	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth"},
+	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth", "tidemark/devices"},
 	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},
-	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/backup", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/bench/load", "github.com/alecthomas/kong"},
+	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/backup", "tidemark/devices", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/bench/load", "github.com/alecthomas/kong"},
 	"tidemark/auth":               {"tidemark/mutlog"},
 }
 

@@ -3,6 +3,7 @@ package backup_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -183,6 +184,65 @@ func damage(t *testing.T, path string) {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestRestoreRefuses: what is no complete backup, or of a newer version, is not
+// restored, and the store that is there stays.
+func TestRestoreRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, good := filepath.Join(dir, "tidemark.db"), filepath.Join(dir, "good.backup")
+	s := open(t, path)
+	fill(t, s, 40)
+	m, err := backup.Make(t.Context(), s, good, backup.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what, file string, want error) {
+		t.Helper()
+		if _, err := backup.Restore(t.Context(), file, path, time.Now(), nil); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", what, err, want)
+		}
+	}
+	refused("a store in use", good, store.ErrInUse)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := filepath.Join(dir, "bad.backup")
+	try := func(what string, content []byte, want error) {
+		t.Helper()
+		if err := os.WriteFile(bad, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refused(what, bad, want)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{0, 1, 4095, 4096, len(content) / 2, len(content) - 4096, len(content) - 1} {
+		try(fmt.Sprintf("%d bytes of %d", n, len(content)), content[:n], backup.ErrNoBackup)
+	}
+	for range 20 {
+		flipped, at := bytes.Clone(content), rnd.IntN(int(m.Bytes))
+		flipped[at] ^= 1 << rnd.IntN(8)
+		try(fmt.Sprintf("a bit at %d", at), flipped, backup.ErrNoBackup)
+	}
+	newer := *m
+	newer.Version++
+	line, _ := json.Marshal(newer)
+	try("a newer version", append(bytes.Clone(content[:m.Bytes]), fmt.Appendf(nil, "%-4095s\n", line)...), store.ErrNewer)
+	try("a plain store", before, backup.ErrNoBackup)
+	refused("no file", filepath.Join(dir, "none"), os.ErrNotExist)
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the store was changed: %v", err)
+	}
+	files(t, dir, "bad.backup", "good.backup", "tidemark.db")
 }
 
 // A schedule makes a backup when one is due, keeps as many as it should of its

@@ -72,6 +72,3 @@ func syncDir(dir string) error {
 	defer d.Close()
 	return d.Sync()
 }
-
-// timeFormat is how names of files tell a time.
-const timeFormat = "20060102T150405Z"

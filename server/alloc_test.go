@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"tidemark/devices"
 	"tidemark/mutlog"
 	"tidemark/server"
 	"tidemark/store"
@@ -43,6 +44,7 @@ func TestAllocations(t *testing.T) {
 		Log:          mutlog.New(s, mutlog.DefaultLimits),
 		Limits:       mutlog.DefaultLimits,
 		MaxBodyBytes: 1 << 20,
+		Devices:      devices.NewTracker(s, slog.New(slog.DiscardHandler)),
 		Logger:       slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	ask := func(method, uri, body string) {

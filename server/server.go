@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"tidemark/auth"
+	"tidemark/devices"
 	"tidemark/mutlog"
 )
 
@@ -60,6 +61,9 @@ type Options struct {
 
 	// Rates bound how often clients may ask.
 	Rates Rates
+
+	// Devices, if not nil, is told what became of each push and pull.
+	Devices *devices.Tracker
 
 	// OpenAPI is the document served at /openapi.yaml.
 	OpenAPI []byte
@@ -115,8 +119,8 @@ func New(o Options) *Server {
 // routes is the route table. Whatever acts on a log goes through asPrincipal,
 // with the scope that it asks for; the rest is public.
 func (s *Server) routes(e *echo.Echo) {
-	e.GET("/v1/sync", s.asPrincipal(auth.ScopeRead, s.bounded(s.memory.pulls, s.pull)))
-	e.POST("/v1/sync", s.asPrincipal(auth.ScopeSync, s.bounded(s.memory.pushes, s.push)))
+	e.GET("/v1/sync", s.asPrincipal(auth.ScopeRead, s.bounded(s.memory.pulls, s.seen(s.pull))))
+	e.POST("/v1/sync", s.asPrincipal(auth.ScopeSync, s.bounded(s.memory.pushes, s.seen(s.push))))
 	e.GET("/v1/sync/limits", s.asPrincipal(auth.ScopeRead, s.limits))
 
 	for _, method := range []string{http.MethodGet, http.MethodHead} {

@@ -122,10 +122,10 @@ func (f *backupFlags) validate() error {
 	return nil
 }
 
-// backups begins to make backups of s, if that is asked for; stop ends it.
-func (f *backupFlags) backups(ctx context.Context, s store.Store, logger *slog.Logger) (stop func(), err error) {
+// schedule returns what makes backups of s, or nil if that is not asked for.
+func (f *backupFlags) schedule(s store.Store, logger *slog.Logger) (*backup.Schedule, error) {
 	if f.BackupDir == "" {
-		return func() {}, nil
+		return nil, nil
 	}
 	bolt, ok := s.(*store.Bolt)
 	if !ok {
@@ -134,18 +134,8 @@ func (f *backupFlags) backups(ctx context.Context, s store.Store, logger *slog.L
 	if info, err := os.Stat(f.BackupDir); err != nil || !info.IsDir() {
 		return nil, usageError("--backup-dir %s is no directory", f.BackupDir)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	schedule := &backup.Schedule{Store: bolt, Dir: f.BackupDir, Every: f.BackupEvery, Keep: f.BackupKeep, Logger: logger,
-		Options: backup.Options{BytesPerSecond: f.BackupRate, Finish: finishApart}}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		schedule.Run(ctx)
-	}()
-	return func() {
-		cancel()
-		<-ended
-	}, nil
+	return &backup.Schedule{Store: bolt, Dir: f.BackupDir, Every: f.BackupEvery, Keep: f.BackupKeep, Logger: logger,
+		Options: backup.Options{BytesPerSecond: f.BackupRate, Finish: finishApart}}, nil
 }
 
 // Run puts a compact store in the place of one.

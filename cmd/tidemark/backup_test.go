@@ -85,7 +85,19 @@ func TestBackup(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d\n%s", strings.Join(c.args, " "), code, c.code, out)
 		}
 	}
+	code, out := tool(t, dir, "restore", "mine.backup")
+	kept, _ := filepath.Glob(filepath.Join(dir, "tidemark.db.before-restore-*"))
+	if code != 0 || len(kept) != 1 || !strings.Contains(out, "1 users, 5 batches\n") || !strings.Contains(out, filepath.Base(kept[0])) {
+		t.Errorf("restore: exit code %d, kept %q\n%s", code, kept, out)
+	}
+	check(t, dir, kept[0])
+	if code, out := tool(t, dir, "restore", filepath.Base(kept[0])); code != 65 || !strings.Contains(out, "is no complete backup") {
+		t.Errorf("restore of a plain store: exit code %d\n%s", code, out)
+	}
 	server = serve(t, dir)
+	if code, out := tool(t, dir, "restore", "mine.backup"); code != 75 || !strings.Contains(out, "stop the server first") {
+		t.Errorf("restore beside a server: exit code %d\n%s", code, out)
+	}
 	if code, out := tool(t, dir, "compact"); code != 75 || !strings.Contains(out, "stop the server first") {
 		t.Errorf("compact beside a server: exit code %d\n%s", code, out)
 	}

@@ -11,6 +11,7 @@ type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the sync protocol."`
 	Check   checkCommand   `cmd:"" help:"Verify a store that is not being served, or a copy: structure, checksums and every rule of the log."`
 	Backup  backupCommand  `cmd:"" help:"Write a backup of a store to a new file, and verify it."`
+	Restore restoreCommand `cmd:"" help:"Put the store in a backup in the place of the one that is there, which is kept under another name. Devices that have seen more than the backup holds are told, and send again what was lost."`
 	Compact compactCommand `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
 	Bench   benchCommand   `cmd:"" help:"Put load on a running server and measure how it bears it. It pushes made-up notes for made-up users: do not let it loose on a store that you need."`
 	Health  healthCommand  `cmd:"" help:"Ask a running server whether it is alive."`
@@ -53,6 +54,11 @@ type backupFlags struct {
 	BackupEvery time.Duration `help:"How long after one backup the next is made." default:"24h"`
 	BackupKeep  int           `help:"How many of its backups the server keeps in the directory." default:"7"`
 	BackupRate  int64         `help:"Most bytes to read and to write in a second for a backup, so that pushes keep their share of the disk; 0 for no bound." default:"67108864"`
+}
+
+type restoreCommand struct {
+	storeFlag
+	File string `arg:"" help:"The backup."`
 }
 
 type compactCommand struct{ storeFlag }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tidemark"
+	"tidemark/devices"
 	"tidemark/mutlog"
 	"tidemark/server"
 	"tidemark/store"
@@ -49,6 +50,7 @@ func (c *serveCommand) Run(io streams) error {
 	options := c.limitFlags.options(server.Options{OpenAPI: tidemark.OpenAPI, Logger: logger}, logger)
 	c.edgeFlags.fill(&options)
 	options.Log = mutlog.New(s, options.Limits)
+	options.Devices = devices.NewTracker(s, logger)
 	api := server.New(options)
 	if c.Pprof != "" {
 		stopProfiles, err := serveProfiles(c.Pprof)
@@ -57,17 +59,17 @@ func (c *serveCommand) Run(io streams) error {
 		}
 		defer stopProfiles()
 	}
-	stopBackups, err := c.backups(ctx, s, logger)
+	stopUpkeep, err := c.upkeep(ctx, s, options.Devices, logger)
 	if err != nil {
 		return err
 	}
-	defer stopBackups()
+	defer stopUpkeep()
 	c.greet(io, l.Addr())
-	return c.serve(ctx, api, l, s, logger)
+	return c.serve(ctx, api, l, s, stopUpkeep, logger)
 }
 
 // serve answers requests on l until ctx is done or s has failed.
-func (c *serveCommand) serve(ctx context.Context, api *server.Server, l net.Listener, s store.Store, logger *slog.Logger) error {
+func (c *serveCommand) serve(ctx context.Context, api *server.Server, l net.Listener, s store.Store, stopUpkeep func(), logger *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -93,6 +95,7 @@ func (c *serveCommand) serve(ctx context.Context, api *server.Server, l net.List
 		return &exitError{exitStoreFailed, errors.New("the store failed; what was acknowledged is on disk, start again to serve it")}
 	default:
 	}
+	stopUpkeep()
 	if err == nil {
 		err = s.Close()
 	}
