@@ -17,7 +17,7 @@ var imports = map[string][]string{
 	"tidemark":                    {},
 	"tidemark/mutlog":             {"github.com/oklog/ulid/v2", "github.com/go-json-experiment/json"},
 	"tidemark/mutlog/mutlogtest":  {"tidemark/mutlog"},
-	"tidemark/store":              {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt"},
+	"tidemark/store":              {"tidemark/mutlog", "github.com/oklog/ulid/v2", "go.etcd.io/bbolt", "github.com/jackc/pgx/v5"},
 	"tidemark/store/storetest":    {"tidemark/store", "tidemark/store/postgrestest"},
 	"tidemark/store/postgrestest": {},
 	"tidemark/devices":            {"tidemark/mutlog", "golang.org/x/sync"},

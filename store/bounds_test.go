@@ -121,7 +121,7 @@ func testFences(t *testing.T, o *opener) {
 	for range 60 {
 		switch user := users[rnd.IntN(1+rnd.IntN(len(users)))]; rnd.IntN(8) {
 		case 0:
-			at += mutlog.Timestamp(rnd.IntN(200))
+			at += 1 + mutlog.Timestamp(rnd.IntN(200))
 			for _, store := range stores {
 				if err := store.Fence(t.Context(), at); err != nil {
 					t.Fatal(err)

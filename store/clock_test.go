@@ -12,6 +12,7 @@ import (
 	"tidemark/mutlog"
 	"tidemark/mutlog/mutlogtest"
 	"tidemark/store"
+	"tidemark/store/postgrestest"
 )
 
 // jump is how a clock that is set by others moves from one push to the next.
@@ -41,9 +42,13 @@ func jump(t *rapid.T, now int64) int64 {
 // (rule 3). That a head is far ahead of the clock stops neither a push nor the
 // start of a server.
 func TestClock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "tidemark.db")
+	t.Run("bolt", func(t *testing.T) { testClock(t, filepath.Join(t.TempDir(), "tidemark.db")) })
+	t.Run("postgres", func(t *testing.T) { testClock(t, postgrestest.URL(t)) })
+}
+
+func testClock(t *testing.T, url string) {
 	open := func() store.Store {
-		s, err := store.OpenBolt(path, store.BoltOptions{NoSync: true})
+		s, err := store.Open(url, store.BoltOptions{NoSync: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"tidemark/mutlog"
 	"tidemark/mutlog/mutlogtest"
+	"tidemark/store/postgrestest"
 )
 
 // backend is what the one suite runs on. url makes the name of a store that does
@@ -34,6 +35,7 @@ var backends = []backend{
 	{"bolt", tempFile, bolted(BoltOptions{})},
 	{"bolt folding at once", tempFile, bolted(BoltOptions{FoldBatches: 1, NoSync: true})},
 	{"bolt folding in steps", tempFile, bolted(BoltOptions{FoldBatches: 150, NoSync: true})},
+	{"postgres", postgrestest.URL, bolted(BoltOptions{})},
 }
 
 func tempFile(t testing.TB) string { return filepath.Join(t.TempDir(), "test.db") }

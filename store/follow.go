@@ -19,43 +19,51 @@ type followers struct {
 type follower struct {
 	mu    sync.Mutex
 	heads map[mutlog.User]mutlog.Timestamp
-	some  chan struct{} // holds one if there are heads
+	blind bool          // heads may have been missed
+	some  chan struct{} // holds one if there is something to tell
 }
 
 // tell tells of batches that every reader sees.
 func (fs *followers) tell(writes []*write) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
 	if len(writes) == 0 {
 		return
 	}
+	fs.each(func(f *follower) {
+		for _, w := range writes {
+			f.heads[w.name] = w.place.head()
+		}
+	})
+}
+
+// each lets fn give something to each follower.
+func (fs *followers) each(fn func(*follower)) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	for f := range fs.all {
-		f.add(writes)
+		f.add(fn)
 	}
 }
 
-func (f *follower) add(writes []*write) {
+func (f *follower) add(fn func(*follower)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.heads == nil {
-		f.heads = make(map[mutlog.User]mutlog.Timestamp, len(writes))
+		f.heads = map[mutlog.User]mutlog.Timestamp{}
 	}
-	for _, w := range writes {
-		f.heads[w.name] = w.place.head()
-	}
+	fn(f)
 	select {
 	case f.some <- struct{}{}:
 	default:
 	}
 }
 
-// take returns the heads that were not told yet.
-func (f *follower) take() map[mutlog.User]mutlog.Timestamp {
+// take returns what was not told yet.
+func (f *follower) take() (heads map[mutlog.User]mutlog.Timestamp, blind bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	heads := f.heads
-	f.heads = nil
-	return heads
+	heads, blind = f.heads, f.blind
+	f.heads, f.blind = nil, false
+	return heads, blind
 }
 
 func (fs *followers) add() *follower {
@@ -82,7 +90,8 @@ func (s *Bolt) Follow(ctx context.Context, heard func(mutlog.User, mutlog.Timest
 	for {
 		select {
 		case <-f.some:
-			for user, head := range f.take() {
+			heads, _ := f.take()
+			for user, head := range heads {
 				heard(user, head)
 			}
 		case <-ctx.Done():

@@ -17,6 +17,7 @@ import (
 
 	"tidemark/mutlog"
 	"tidemark/mutlog/mutlogtest"
+	"tidemark/store/postgrestest"
 )
 
 // TestEveryWayLeadsToTheSameState pushes 5,000 random batches of many users at
@@ -30,7 +31,10 @@ func TestEveryWayLeadsToTheSameState(t *testing.T) {
 		{90, 10, 10_000}, // pulled in several stretches
 	}
 	const users = 36
-	for _, backend := range []backend{{"bolt", tempFile, bolted(BoltOptions{FoldBatches: 500})}} {
+	for _, backend := range []backend{
+		{"bolt", tempFile, bolted(BoltOptions{FoldBatches: 500})},
+		{"postgres", postgrestest.URL, bolted(BoltOptions{})},
+	} {
 		t.Run(backend.name, func(t *testing.T) {
 			seed := mutlogtest.Seed(t)
 			s := backend.opener(t).open()

@@ -31,11 +31,15 @@ type Store interface {
 	Failed() <-chan struct{}
 }
 
-// Open opens the store that url names: the path of a bbolt file, which is
+// Open opens the store that url names: a PostgreSQL database, as
+// postgres://user:password@host:5432/name, or the path of a bbolt file, which is
 // created if it does not exist.
 func Open(url string, options BoltOptions) (Store, error) {
+	if IsDatabase(url) {
+		return OpenPostgres(url)
+	}
 	if scheme, _, ok := strings.Cut(url, "://"); ok {
-		return nil, errors.New(scheme + ":// is no kind of store; give the path of a file")
+		return nil, errors.New(scheme + ":// is no kind of store; give the path of a file or postgres://…")
 	}
 	return OpenBolt(url, options)
 }

@@ -39,7 +39,7 @@ const maxProblemBytes = 500
 func (c *checkCommand) Run(io streams) error {
 	ctx, stop := untilInterrupted()
 	defer stop()
-	if c.Worker {
+	if c.Worker || store.IsDatabase(c.Store) { // nothing in a database ends the process that reads it
 		return c.verify(ctx, io)
 	}
 	code, said, err := checkApart(ctx, c.Store, c.Mode, io.out)
@@ -88,28 +88,25 @@ func checkApart(ctx context.Context, path, mode string, out io.Writer) (code int
 // verify is the check itself.
 func (c *checkCommand) verify(ctx context.Context, io streams) error {
 	debug.SetMaxStack(16 << 20) // pages in a circle would fill a large one
-	s, err := store.OpenBolt(c.Store, store.BoltOptions{ReadOnly: true})
+	name := store.Name(c.Store)
+	s, mode, err := c.open()
 	switch {
 	case errors.Is(err, store.ErrInUse):
 		return fmt.Errorf("%w; stop the server, or check a copy", err)
 	case errors.Is(err, store.ErrDamaged):
 		fmt.Fprintln(io.out, err)
-		return &exitError{exitFailure, fmt.Errorf("%s is unsound", c.Store)}
+		return &exitError{exitFailure, fmt.Errorf("%s is unsound", name)}
 	case err != nil:
 		return storeError(err)
 	}
 	defer s.Close()
-	mode, err := c.mode(s)
-	if err != nil {
-		return err
-	}
 	problems := 0
 	report := func(problem string) {
 		if problems++; problems <= maxProblems {
 			fmt.Fprintln(io.out, clipped(problem))
 			return
 		}
-		fmt.Fprintf(io.err, "tidemark: %s is unsound: %d problems and more\n", c.Store, maxProblems)
+		fmt.Fprintf(io.err, "tidemark: %s is unsound: %d problems and more\n", name, maxProblems)
 		os.Exit(exitFailure)
 	}
 	switch mode {
@@ -123,11 +120,11 @@ func (c *checkCommand) verify(ctx context.Context, io streams) error {
 	}
 	switch {
 	case problems > 0:
-		return &exitError{exitFailure, fmt.Errorf("%s is unsound: %d problems", c.Store, problems)}
+		return &exitError{exitFailure, fmt.Errorf("%s is unsound: %d problems", name, problems)}
 	case mode == checkFull:
-		fmt.Fprintf(io.out, "%s is sound\n", c.Store)
+		fmt.Fprintf(io.out, "%s is sound\n", name)
 	default:
-		fmt.Fprintf(io.out, "%s is sound as far as a check of the mode %s tells\n", c.Store, mode)
+		fmt.Fprintf(io.out, "%s is sound as far as a check of the mode %s tells\n", name, mode)
 	}
 	return nil
 }
@@ -139,6 +136,26 @@ func clipped(problem string) string {
 		return problem
 	}
 	return strings.ToValidUTF8(problem[:maxProblemBytes], "") + "…"
+}
+
+// open opens the store and returns what to verify of it.
+func (c *checkCommand) open() (store.Store, string, error) {
+	if store.IsDatabase(c.Store) {
+		s, err := store.Open(c.Store, store.BoltOptions{})
+		if c.Mode == checkAuto {
+			return s, checkFull, err
+		}
+		return s, c.Mode, err
+	}
+	s, err := store.OpenBolt(c.Store, store.BoltOptions{ReadOnly: true})
+	if err != nil {
+		return nil, "", err
+	}
+	mode, err := c.mode(s)
+	if err != nil {
+		s.Close()
+	}
+	return s, mode, err
 }
 
 // mode returns what to verify of s.

@@ -27,7 +27,7 @@ type serveCommand struct {
 	backupFlags
 	edgeFlags
 	Pprof         string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
-	Check         string `help:"What to verify of the store before serving it: full is pages, checksums and every rule of the log; checksums leaves out the rules; quick is what can be in no time; off is nothing; auto is quick for a store over 8 MiB that was closed, else full, which takes about five seconds for a million mutations." enum:"auto,full,checksums,quick,off" default:"auto"`
+	Check         string `help:"What to verify of the store before serving it: full is pages, checksums and every rule of the log; checksums leaves out the rules; quick is what can be in no time; off is nothing; auto is quick for a store over 8 MiB that was closed, else full, which takes about five seconds for a million mutations. A database is not verified." enum:"auto,full,checksums,quick,off" default:"auto"`
 	AnyFileSystem bool   `help:"Open a store on a network file system, too: locks and mapped pages may not hold there what they promise, and data be lost."`
 	FoldBatches   int    `hidden:"" help:"How many batches gather before their places are written in the order of users; for tests."`
 	LogLevel      string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
@@ -97,5 +97,5 @@ type addrFlag struct {
 }
 
 type storeFlag struct {
-	Store string `help:"Path of the store, a bbolt file; serve creates it." default:"tidemark.db"`
+	Store string `help:"Where the store is: the path of a bbolt file, which serve creates, or a PostgreSQL database as postgres://user:password@host:5432/name, which any number of servers can share." default:"tidemark.db"`
 }

@@ -40,7 +40,7 @@ Exit codes:
   64  a wrong command, flag or value
   65  the store is damaged, is none of tidemark, or is of a newer version
   69  the address cannot be listened on
-  73  the path of the store cannot be used
+  73  the path of the store cannot be used, or its database not be reached
   74  the store failed while serving; the next start verifies it
   75  the store is in use by another process`
 

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"github.com/jackc/pgx/v5"
+
+	"tidemark/mutlog"
+)
+
+// selectNewest: for each resource, the newest of its mutations is one step in
+// the index mutations_by_resource.
+const selectNewest = `
+SELECT r.i, ` + mutationColumns + `
+FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS r (resource, resource_id, i)
+CROSS JOIN LATERAL (
+	SELECT * FROM tidemark.mutations AS n
+	WHERE n.user_id = $1 AND n.resource = r.resource AND n.resource_id = r.resource_id AND n.at <= $4
+	ORDER BY n.at DESC LIMIT 1
+) AS m`
+
+// Newest implements mutlog.Reader.
+func (tx *postgresTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entry, error) {
+	newest := make([]*mutlog.Entry, len(refs))
+	if err := tx.pin(); err != nil || tx.log.head == mutlog.Beginning {
+		return newest, err
+	}
+	var resources, ids []string
+	var places []int
+	for i, ref := range refs {
+		if ref.ResourceID != "" { // what the server has yet to name has no past
+			resources, ids, places = append(resources, ref.Resource), append(ids, ref.ResourceID), append(places, i)
+		}
+	}
+	if len(places) == 0 {
+		return newest, nil
+	}
+	err := tx.read(func() { clear(newest) }, func(rows pgx.Rows) error {
+		var i int
+		e, err := scanEntry(rows, tx.user, &i)
+		if err == nil {
+			newest[places[i-1]] = &e
+		}
+		return err
+	}, selectNewest, tx.user, resources, ids, int64(min(at, tx.log.head)))
+	return newest, err
+}
+
+// A stretch is up to $4 mutations, and ends with the first that makes it $5
+// bytes or more; size is what it has up to each. octet_length does not read a
+// long text.
+const (
+	octets = `(coalesce(octet_length(n.data), 0) + coalesce(octet_length(n.state), 0))`
+
+	stretchFrom = ` FROM (
+	SELECT n.*, ` + octets + ` AS octets, sum(` + octets + `) OVER (ORDER BY n.at ROWS UNBOUNDED PRECEDING) AS size
+	FROM tidemark.mutations AS n
+	WHERE n.user_id = $1 AND n.at > $2 AND n.at <= $3
+	ORDER BY n.at LIMIT $4
+) AS m WHERE m.size - m.octets < $5`
+
+	selectHistory = `SELECT m.size, true, ` + mutationColumns + stretchFrom + ` ORDER BY m.at`
+
+	// selectChanges: whether a mutation was superseded is a look at the next
+	// entry of the index mutations_by_resource. One that was comes without its data.
+	selectChanges = `SELECT m.size, m.newest, m.at, m.type, m.resource, m.resource_id, m.assigned,
+	CASE WHEN m.newest THEN m.data END, CASE WHEN m.newest THEN m.state END, m.prev, m.born, m.crc
+FROM (SELECT m.*, NOT EXISTS (
+		SELECT 1 FROM tidemark.mutations AS l
+		WHERE l.user_id = $1 AND l.resource = m.resource AND l.resource_id = m.resource_id AND l.at > m.at AND l.at <= $3
+	) AS newest` + stretchFrom + `) AS m ORDER BY m.at`
+)
+
+// Changes implements mutlog.Reader.
+func (tx *postgresTx) Changes(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
+	return tx.stretch(selectChanges, after, until, n)
+}
+
+// History implements mutlog.Reader.
+func (tx *postgresTx) History(after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
+	return tx.stretch(selectHistory, after, until, n)
+}
+
+func (tx *postgresTx) stretch(sql string, after, until mutlog.Timestamp, n int) ([]mutlog.Entry, mutlog.Timestamp, error) {
+	if err := tx.pin(); err != nil || tx.log.head <= after {
+		return nil, until, err
+	}
+	var entries []mutlog.Entry
+	var last mutlog.Timestamp
+	var count int
+	var size int64
+	reset := func() { entries, count, size = nil, 0, 0 }
+	err := tx.read(reset, func(rows pgx.Rows) error {
+		e, newest, err := scanStretch(rows, tx.user, &size)
+		if newest {
+			entries = append(entries, e)
+		}
+		last = e.Timestamp
+		count++
+		return err
+	}, sql, tx.user, int64(after), int64(min(until, tx.log.head)), n, maxReadBytes)
+	if count < n && size < maxReadBytes || err != nil {
+		return entries, until, err // there is no more
+	}
+	return entries, last, nil
+}

@@ -1,0 +1,131 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"tidemark/mutlog"
+)
+
+// errBeingErased is what is told of a log that an erasure is removing.
+var errBeingErased = fmt.Errorf("%w: the log is being erased", mutlog.ErrUnavailable)
+
+// postgresTx is one state of the log of one user, and what is to be made of it.
+type postgresTx struct {
+	s    *Postgres
+	ctx  context.Context
+	user []byte
+	conn *pgxpool.Conn // once it is needed
+
+	pinned bool // the following are known
+	exists bool // there is a row
+	absent bool // there is none, and its gaps are known
+	log    logRow
+
+	bounds *mutlog.Bounds // to be set
+	batch  *mutlog.Batch  // to be appended
+}
+
+// logRow is a row of the table logs.
+type logRow struct {
+	head     mutlog.Timestamp
+	revision int64
+	bounds   mutlog.Bounds
+	erasing  bool
+}
+
+func (s *Postgres) begin(ctx context.Context, user mutlog.User) (*postgresTx, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if s.closed.Load() {
+		return nil, errClosed
+	}
+	return &postgresTx{s: s, ctx: ctx, user: []byte(user)}, nil
+}
+
+// release gives the connection back.
+func (tx *postgresTx) release() {
+	if tx.conn != nil {
+		tx.conn.Release()
+	}
+}
+
+// send sends statements on the connection of tx.
+func (tx *postgresTx) send(b *pgx.Batch) (err error) {
+	if tx.conn == nil {
+		if tx.conn, err = tx.s.acquire(tx.ctx); err != nil {
+			return err
+		}
+	}
+	return tx.s.send(tx.ctx, tx.conn, b)
+}
+
+const selectLog = `SELECT head, revision, pruned, horizon, gaps, erasing IS NOT NULL FROM tidemark.logs WHERE user_id = $1`
+
+// pin finds out which state of the log tx is about.
+func (tx *postgresTx) pin() error {
+	if tx.pinned {
+		return nil
+	}
+	b := &pgx.Batch{}
+	b.Queue(selectLog, tx.user).QueryRow(func(row pgx.Row) (err error) {
+		tx.exists, tx.log, err = scanLog(row)
+		return err
+	})
+	if err := tx.send(b); err != nil {
+		return err
+	}
+	if tx.log.erasing {
+		return errBeingErased
+	}
+	tx.pinned = true
+	return nil
+}
+
+// scanLog reads a row of the table logs, or what its absence means.
+func scanLog(row pgx.Row) (exists bool, log logRow, err error) {
+	var gaps []int64
+	err = row.Scan((*int64)(&log.head), &log.revision, (*int64)(&log.bounds.Pruned), (*int64)(&log.bounds.Horizon), &gaps, &log.erasing)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, logRow{head: mutlog.Beginning, bounds: mutlog.NoBounds}, nil
+	}
+	log.bounds.Gaps = gapsOf(gaps)
+	return err == nil, log, err
+}
+
+// read runs a statement on the pinned state and calls scan with each row, after
+// reset, because what the database gave up is tried again. The revision comes along: it
+// tells whether the state was still there.
+func (tx *postgresTx) read(reset func(), scan func(pgx.Rows) error, sql string, args ...any) error {
+	b := &pgx.Batch{}
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+		reset()
+		for rows.Next() {
+			if err := scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	b.Queue(`SELECT revision FROM tidemark.logs WHERE user_id = $1`, tx.user).QueryRow(func(row pgx.Row) error {
+		var revision int64
+		if err := row.Scan(&revision); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		} else if err != nil || revision != tx.log.revision {
+			return errRaced
+		}
+		return nil
+	})
+	return tx.send(b)
+}
+
+// Head implements mutlog.Reader.
+func (tx *postgresTx) Head() (mutlog.Timestamp, error) {
+	err := tx.pin()
+	return tx.log.head, err
+}
