@@ -25,24 +25,24 @@ func conflicts(tx Reader, head Timestamp, p *Push) ([]Conflict, error) {
 	}
 	for i, m := range p.Mutations {
 		if e := newest[i]; e != nil && e.Timestamp > p.Base {
-			server := change(e, p.Base).clone()
-			found = append(found, Conflict{i, m, server, differences(m, server)})
+			server := change(p.Access.Kinds, e, p.Base).clone()
+			found = append(found, Conflict{i, m, server, differences(m, e.State)})
 		}
 	}
 	return found, nil
 }
 
 // differences returns the names of the top-level members that the client's
-// mutation would change on top of the server's state.
-func differences(client, server Mutation) []string {
+// mutation would change on top of the server's state, nil if that is deleted.
+func differences(client Mutation, state []byte) []string {
 	after := client.Data
 	switch client.Type {
 	case Update:
-		after = MergePatch(server.Data, client.Data)
+		after = MergePatch(state, client.Data)
 	case Delete:
 		after = nil
 	}
-	mine, theirs := membersOf(after), membersOf(server.Data)
+	mine, theirs := membersOf(after), membersOf(state)
 	names := []string{}
 	for name, value := range mine {
 		if other, found := theirs[name]; !found || !equalJSON(value, other) {

@@ -38,7 +38,7 @@ func TestDifferences(t *testing.T) {
 		if test.server != "" {
 			server.Data = []byte(test.server)
 		}
-		if diff := cmp.Diff(test.want, differences(client, server)); diff != "" {
+		if diff := cmp.Diff(test.want, differences(client, server.Data)); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", test.name, diff)
 		}
 	}

@@ -35,12 +35,13 @@ const maxFaults = 1000
 // it returns aliases body, which must not be changed any more. A body that is
 // no strict JSON (duplicate names, invalid UTF-8, lone surrogates and trailing
 // data are faults, too) is a *SyntaxError; one that parses and breaks a rule is
-// a *ValidationError with every fault. The whole body is parsed before any rule
-// is looked at, so that the one is never taken for the other.
-func DecodePush(body []byte, limits Limits) ([]Mutation, error) {
+// a *ValidationError with every fault, unless one of the mutations is of a kind
+// that access hides: that is a *ScopeError. The whole body is parsed before any
+// rule is looked at, so that the one is never taken for the other.
+func DecodePush(body []byte, limits Limits, access Access) ([]Mutation, error) {
 	d := pushDecoders.Get().(*pushDecoder)
 	defer pushDecoders.Put(d)
-	return d.decode(body, limits)
+	return d.decode(body, limits, access)
 }
 
 var pushDecoders = sync.Pool{New: func() any { return &pushDecoder{json: jsontext.NewDecoder(new(bytes.Buffer))} }}
@@ -50,13 +51,15 @@ type pushDecoder struct {
 	json   *jsontext.Decoder
 	body   []byte
 	limits Limits
+	access Access
+	hidden error // the first mutation that access hides
 	faults faults
 }
 
-func (d *pushDecoder) decode(body []byte, limits Limits) ([]Mutation, error) {
-	d.body, d.limits, d.faults = body, limits, faults{}
+func (d *pushDecoder) decode(body []byte, limits Limits, access Access) ([]Mutation, error) {
+	d.body, d.limits, d.access, d.hidden, d.faults = body, limits, access, nil, faults{}
 	d.json.Reset(bytes.NewBuffer(body))
-	defer func() { d.body = nil }()
+	defer func() { d.body, d.access = nil, Access{} }()
 
 	mutations, found, err := d.push()
 	if err == nil {
@@ -65,6 +68,9 @@ func (d *pushDecoder) decode(body []byte, limits Limits) ([]Mutation, error) {
 	if err != nil {
 		return nil, d.syntaxError(err)
 	}
+	if d.hidden != nil {
+		return nil, d.hidden
+	}
 	switch {
 	case !found:
 		d.faults.prepend(Fault{Index: NoIndex, Member: "mutations", Message: "Invalid mutations"})
@@ -72,10 +78,17 @@ func (d *pushDecoder) decode(body []byte, limits Limits) ([]Mutation, error) {
 		d.faults.prepend(Fault{Index: NoIndex, Member: "mutations",
 			Message: fmt.Sprintf("Mutations must not exceed %d", limits.Mutations)})
 	}
-	if err := d.faults.err(); err != nil {
-		return nil, err
+	if len(d.faults.list) == 0 {
+		return mutations, nil
 	}
-	return mutations, nil
+	known := len(d.faults.list)
+	for i, found := range access.Kinds.created(mutations) {
+		d.faults.violations(i, found)
+	}
+	if len(d.faults.list) > known {
+		d.faults.sort()
+	}
+	return nil, d.faults.err()
 }
 
 // end makes sure that nothing follows the outermost value.
@@ -165,7 +178,7 @@ func (d *pushDecoder) mutation(m *Mutation, index int) error {
 	if err != nil {
 		return err
 	}
-	raw.check(m, index, d.limits, &d.faults)
+	d.check(&raw, m, index)
 	for _, name := range unknown {
 		d.faults.add(Fault{index, name, fmt.Sprintf("Unknown member: \"%s\" at mutation[%d]", name, index)})
 	}
@@ -235,17 +248,21 @@ type rawMutation struct{ kind, resource, resourceID, data []byte }
 
 // check fills m from the raw members and adds the faults in the order of the
 // protocol's messages. A null is the same as an absent member.
-func (r *rawMutation) check(m *Mutation, index int, limits Limits, faults *faults) {
+func (d *pushDecoder) check(r *rawMutation, m *Mutation, index int) {
 	fault := func(member, format string, args ...any) {
-		faults.add(Fault{index, member, fmt.Sprintf(format+" at mutation[%d]", append(args, index)...)})
+		d.faults.at(index, member, fmt.Sprintf(format, args...), "")
 	}
 
 	resource, ok := text(r.resource)
 	switch m.Resource = resource; {
 	case absent(r.resource):
 		fault("resource", "Missing resource")
-	case !ok || !ValidResource(resource):
+	case !ok || !d.access.Kinds.Allow(resource):
 		fault("resource", "Invalid resource: \"%s\"", clip(resource))
+	}
+	of := d.access.Kinds[m.Resource]
+	if d.hidden == nil && d.access.hidden[m.Resource] {
+		d.hidden = &ScopeError{Index: index, Resource: resource, Scope: of.Scope}
 	}
 
 	kind, ok := text(r.kind)
@@ -259,11 +276,12 @@ func (r *rawMutation) check(m *Mutation, index int, limits Limits, faults *fault
 	id, ok := text(r.resourceID)
 	switch m.ResourceID = id; {
 	case absent(r.resourceID):
-		if m.ResourceID = ""; m.Type == Update || m.Type == Delete {
+		if m.ResourceID = ""; !of.isComposite() && (m.Type == Update || m.Type == Delete) {
 			fault("resourceId", "Missing resourceId")
 		}
 	case !ok || !ValidResourceID(id):
 		fault("resourceId", "Invalid resourceId")
+		m.ResourceID = "" // its data is looked at all the same
 	}
 
 	switch {
@@ -273,10 +291,13 @@ func (r *rawMutation) check(m *Mutation, index int, limits Limits, faults *fault
 		}
 	case r.data[0] != '{' || nesting(r.data) > MaxNesting || hasNUL(r.data):
 		fault("data", "Invalid data")
-	case len(r.data) > limits.DataBytes:
-		fault("data", "Data must not exceed %d bytes", limits.DataBytes)
+	case len(r.data) > of.dataBytes(d.limits):
+		fault("data", "Data must not exceed %d bytes", of.dataBytes(d.limits))
 	default:
 		m.Data = r.data
+	}
+	if of.isComposite() && (m.Data != nil || m.Type == Delete && absent(r.data)) {
+		of.identify(m, index, &d.faults)
 	}
 }
 
@@ -369,6 +390,14 @@ func (f *faults) add(fault Fault) {
 	if len(f.list) < maxFaults {
 		f.list = append(f.list, fault)
 	}
+}
+
+// at adds what is wrong with a member of a mutation, and why unless that is "".
+func (f *faults) at(index int, member, what, why string) {
+	if why != "" {
+		why = ": " + why
+	}
+	f.add(Fault{index, member, fmt.Sprintf("%s at mutation[%d]%s", what, index, why)})
 }
 
 func (f *faults) prepend(fault Fault) {

@@ -28,7 +28,7 @@ func BenchmarkDecodePush(b *testing.B) {
 			b.SetBytes(int64(len(body)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := DecodePush(body, DefaultLimits); err != nil {
+				if _, err := DecodePush(body, DefaultLimits, Access{}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -36,7 +36,7 @@ func TestDecodePush(t *testing.T) {
 		{Type: Delete, Resource: "NOTE", ResourceID: "b", Data: []byte(`{"kept":true}`)},
 		{Type: Delete, Resource: "NOTE", ResourceID: "b"},
 	}
-	got, err := DecodePush([]byte(body), DefaultLimits)
+	got, err := DecodePush([]byte(body), DefaultLimits, Access{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestDecodePush(t *testing.T) {
 }
 
 func TestDecodePushEmpty(t *testing.T) {
-	got, err := DecodePush([]byte(`{"mutations":[]}`), DefaultLimits)
+	got, err := DecodePush([]byte(`{"mutations":[]}`), DefaultLimits, Access{})
 	if err != nil || len(got) != 0 {
 		t.Errorf("got %v, %v", got, err)
 	}
@@ -59,12 +59,12 @@ func TestDecodePushReuse(t *testing.T) {
 		return fmt.Appendf(nil, `{"mutations":[{"type":"CREATE","resource":"NOTE","resourceId":"\u00e9%d","data":{"i":%d}}]}`, i, i)
 	}
 	for i := range 100 {
-		mutations, err := DecodePush(body(i), DefaultLimits)
+		mutations, err := DecodePush(body(i), DefaultLimits, Access{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		kept = append(kept, mutations)
-		DecodePush([]byte(`{"mutations":[{"type":"x`), DefaultLimits)
+		DecodePush([]byte(`{"mutations":[{"type":"x`), DefaultLimits, Access{})
 	}
 	for i, mutations := range kept {
 		want := []Mutation{{Type: Create, Resource: "NOTE", ResourceID: fmt.Sprint("é", i), Data: fmt.Appendf(nil, `{"i":%d}`, i)}}
@@ -102,7 +102,7 @@ func TestDecodePushSyntax(t *testing.T) {
 		`{"unknown":"\ud800","mutations":null}`, `{"mutations":[{"type":"nonsense"}],"x":`, `[{"a":1,"a":2}]`, `"` + "\xff" + `"`,
 	}
 	for _, body := range bodies {
-		got, err := DecodePush([]byte(body), DefaultLimits)
+		got, err := DecodePush([]byte(body), DefaultLimits, Access{})
 		var syntax *SyntaxError
 		if !errors.As(err, &syntax) {
 			t.Errorf("%q: got %v, %v, want a SyntaxError", body, got, err)
@@ -118,7 +118,7 @@ func TestDecodePushSyntax(t *testing.T) {
 func TestDecodePushTruncated(t *testing.T) {
 	body := `{"mutations":[{"type":"UPDATE","resource":"NOTE","resourceId":"\u00e9a","data":{"a":[1.5e3,null,"x"]}}]}`
 	for n := range len(body) {
-		_, err := DecodePush([]byte(body[:n]), DefaultLimits)
+		_, err := DecodePush([]byte(body[:n]), DefaultLimits, Access{})
 		var syntax *SyntaxError
 		if !errors.As(err, &syntax) {
 			t.Fatalf("%q: %v", body[:n], err)
@@ -136,7 +136,7 @@ func TestSyntaxErrorOffset(t *testing.T) {
 		`{"mutations":[`:                   14,
 	}
 	for body, want := range tests {
-		_, err := DecodePush([]byte(body), DefaultLimits)
+		_, err := DecodePush([]byte(body), DefaultLimits, Access{})
 		var syntax *SyntaxError
 		if !errors.As(err, &syntax) || syntax.Offset != want {
 			t.Errorf("%q: got %v, want byte %d", body, err, want)
@@ -238,7 +238,7 @@ func TestDecodePushFaults(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := DecodePush([]byte(test.body), DefaultLimits)
+			got, err := DecodePush([]byte(test.body), DefaultLimits, Access{})
 			if test.want == nil {
 				if err != nil {
 					t.Error(err)
@@ -263,7 +263,7 @@ func TestDecodePushFaults(t *testing.T) {
 func TestDecodePushLimits(t *testing.T) {
 	limits := Limits{Mutations: 1, DataBytes: 4}
 	body := `{"mutations":[{"type":"CREATE","resource":"A","data":{"":1}},{"type":"CREATE","resource":"A","data":{}}]}`
-	_, err := DecodePush([]byte(body), limits)
+	_, err := DecodePush([]byte(body), limits, Access{})
 	var invalid *ValidationError
 	if !errors.As(err, &invalid) {
 		t.Fatal(err)
@@ -291,7 +291,7 @@ func TestDecodePushNUL(t *testing.T) {
 		`{"a":"u0000","b":"\\","c":"\n"}`: false,
 	}
 	for data, want := range tests {
-		_, err := DecodePush([]byte(`{"mutations":[{"type":"CREATE","resource":"NOTE","data":`+data+`}]}`), DefaultLimits)
+		_, err := DecodePush([]byte(`{"mutations":[{"type":"CREATE","resource":"NOTE","data":`+data+`}]}`), DefaultLimits, Access{})
 		if got := err != nil; got != want || got && err.Error() != "Invalid data at mutation[0]" {
 			t.Errorf("%s: %v", data, err)
 		}
@@ -320,7 +320,7 @@ func TestDecodePushNesting(t *testing.T) {
 	}
 	for _, test := range tests {
 		body := `{"mutations":[{"type":"CREATE","resource":"NOTE","data":` + test.data + `}]}`
-		_, err := DecodePush([]byte(body), DefaultLimits)
+		_, err := DecodePush([]byte(body), DefaultLimits, Access{})
 		var invalid *ValidationError
 		if test.want == "" && err != nil || test.want != "" && (!errors.As(err, &invalid) || err.Error() != test.want) {
 			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
@@ -343,7 +343,7 @@ func TestDecodePushBoundsFaults(t *testing.T) {
 		`{"mutations":[{"type":[` + strings.Repeat("1,", 500_000) + `1]}]}`,
 	}
 	for _, body := range bodies {
-		_, err := DecodePush([]byte(body), DefaultLimits)
+		_, err := DecodePush([]byte(body), DefaultLimits, Access{})
 		var invalid *ValidationError
 		if !errors.As(err, &invalid) {
 			t.Fatalf("%.40s…: %v", body, err)
@@ -369,7 +369,7 @@ func FuzzDecodePush(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		original := slices.Clone(body)
-		mutations, err := DecodePush(body, DefaultLimits)
+		mutations, err := DecodePush(body, DefaultLimits, Access{})
 		if !bytes.Equal(body, original) {
 			t.Fatal("the body was changed")
 		}

@@ -53,4 +53,24 @@
 //     has expired: neither a pull nor a push of it is answered, because the log
 //     cannot tell the device what to delete. A pull under way is not finished
 //     once that is true of its cursor.
+//  20. A configuration may list the kinds of resources that there are. A push of
+//     another kind is refused. What a log holds stays readable, whatever a later
+//     configuration says. A request keeps the configuration it began with.
+//  21. A kind may be composite: its resources are identified by key fields of
+//     their data, strings that are not empty or integers. Their resourceId is the
+//     values of these joined by "-"; a mutation may leave it out, and must not
+//     have another. A CREATE and the data after an UPDATE have all key fields, and
+//     a DELETE has them in its data. What pulls give leaves out the resourceId
+//     where the data makes it; a tombstone's data is its key fields. Other values
+//     that make the same resourceId are refused. A resource from before its kind
+//     was composite stays under its resourceId, which pulls then give, and can be
+//     deleted by it.
+//  22. A kind may have a schema for the data of its resources after a mutation,
+//     and a bound for its bytes. What breaks them is refused, every fault of all
+//     mutations at once. That a CREATE breaks its schema is looked at before the
+//     cursor; a push that was applied before is answered again all the same.
+//  23. A kind may have a scope of its own. To a device that has not got it, pulls
+//     give nothing of that kind, of the log's history neither, nor do the changes
+//     in the answer to a push; a push with one mutation of it is refused whole,
+//     and so is the question for it by name. The head is that of the whole log.
 package mutlog

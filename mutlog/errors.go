@@ -56,6 +56,22 @@ type ValidationError struct{ Faults []Fault }
 // answer.
 func (e *ValidationError) Error() string { return e.Faults[0].Message }
 
+// ScopeError refuses a mutation of a kind that is out of the scopes of whoever
+// pushes (rule 23).
+type ScopeError struct {
+	Index    int    // of the mutation, from 0, or NoIndex
+	Resource string // its kind
+	Scope    string // the one that the kind asks for
+}
+
+func (e *ScopeError) Error() string {
+	what := e.Resource
+	if e.Index != NoIndex {
+		what += fmt.Sprintf(" at mutation[%d]", e.Index)
+	}
+	return fmt.Sprintf("The token lacks the scope %s, which %s needs", e.Scope, what)
+}
+
 // Reason says why a cursor was refused.
 type Reason string
 

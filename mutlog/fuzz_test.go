@@ -151,7 +151,7 @@ func FuzzMutationJSON(f *testing.F) {
 	f.Add([]byte(`{"mutations":[{"type":"CREATE","resource":"NOTE","resourceId":"a\"b\\é","data":{"a":"\u00e9"}}]}`))
 	f.Add([]byte(`{"mutations":[{"type":"DELETE","resource":"N","resourceId":"😀<&>"},{"type":"CREATE","resource":"N","data":{ }}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		mutations, err := DecodePush(body, DefaultLimits)
+		mutations, err := DecodePush(body, DefaultLimits, Access{})
 		if err != nil {
 			t.Skip()
 		}

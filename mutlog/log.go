@@ -3,6 +3,7 @@ package mutlog
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,6 +43,7 @@ type Push struct {
 	Client    string     // the x-client-id, or ""
 	Key       string     // the Idempotency-Key, or ""
 	Merge     bool       // apply it behind what it does not collide with
+	Access    Access     // with which the mutations were decoded
 }
 
 // Pushed is the answer to a push.
@@ -66,6 +68,7 @@ type Pushed struct {
 // once however often p comes (rules 7 to 12). It refuses with *OutOfSyncError,
 // ErrKeyReused or *ValidationError; then nothing has changed.
 func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
+	created := p.Access.Kinds.created(p.Mutations)
 	var batch *Batch
 	var replayed bool
 	var head Timestamp
@@ -85,12 +88,12 @@ func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 			return retell(batch, head, &bounds, &p)
 		}
 		if err := admit(tx, head, &bounds, &p); err != nil {
-			return err
+			return firstOf(created, err)
 		}
 		if len(p.Mutations) == 0 {
 			return nil
 		}
-		if batch, err = l.apply(tx, head, &bounds, &p); err != nil {
+		if batch, err = l.apply(tx, head, &bounds, &p, created); err != nil {
 			return err
 		}
 		return tx.Append(batch)
@@ -138,8 +141,22 @@ func retell(batch *Batch, head Timestamp, bounds *Bounds, p *Push) error {
 	return &OutOfSyncError{Reason: reason, Client: batch.Base, Server: head, Conflicts: []Conflict{}}
 }
 
+// firstOf returns the refusal for what is wrong with the data of CREATEs, which
+// no pull will mend, in the place of one for the cursor.
+func firstOf(created [][]Violation, err error) error {
+	var faults faults
+	for i, found := range created {
+		faults.violations(i, found)
+	}
+	if refusal := faults.err(); refusal != nil && errors.As(err, new(*OutOfSyncError)) {
+		return refusal
+	}
+	return err
+}
+
 // apply makes the batch that p becomes on top of head (rules 3, 6, 7 and 17).
-func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push) (*Batch, error) {
+// created is what schemas found in its CREATEs.
+func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push, created [][]Violation) (*Batch, error) {
 	first, err := next(l.Now(), max(head, bounds.end()), len(p.Mutations))
 	if err != nil {
 		return nil, err
@@ -150,6 +167,7 @@ func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push) (*Batch,
 	}
 	batch := &Batch{Base: p.Base, Previous: head, Client: p.Client, Key: p.Key, Entries: make([]Entry, len(p.Mutations))}
 	inBatch := make(map[Ref]*Entry, len(p.Mutations))
+	var faults faults
 	for i, m := range p.Mutations {
 		e := &batch.Entries[i]
 		e.Mutation = m
@@ -162,13 +180,21 @@ func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push) (*Batch,
 			before = newest[i]
 		}
 		e.follow(before)
-		if len(e.State) > l.limits.DataBytes {
-			return nil, &ValidationError{Faults: []Fault{{i, "data",
-				fmt.Sprintf("Data must not exceed %d bytes at mutation[%d]", l.limits.DataBytes, i)}}}
+		kind := p.Access.Kinds[e.Resource]
+		if most := kind.dataBytes(l.limits); len(e.State) > most {
+			faults.at(i, "data", fmt.Sprintf("Data must not exceed %d bytes", most), "")
+		}
+		if kind.isComposite() {
+			kind.checkKey(e, before, i, &faults)
+		}
+		if e.Type == Update {
+			faults.violations(i, kind.validate(e.State))
+		} else if created != nil {
+			faults.violations(i, created[i])
 		}
 		inBatch[e.Ref()] = e
 	}
-	return batch, nil
+	return batch, faults.err()
 }
 
 // follow sets what e leaves of its resource, whose newest mutation so far is
@@ -197,12 +223,12 @@ func (l *Log) pushed(user User, p *Push, batch *Batch, replayed bool) *Pushed {
 	for i := range batch.Entries {
 		e := &batch.Entries[i]
 		answer.Mutations[i] = e.Mutation
-		answer.Mutations[i].Data = e.State
+		answer.Mutations[i].Data = p.Access.Kinds[e.Resource].leaving(e)
 		answer.Head = e.Timestamp
 	}
 	if p.Merge || batch.Base != batch.Previous {
 		answer.Changes = &Changes{Head: batch.Previous, log: l, user: user,
-			query: Query{Since: batch.Base}, upTo: batch.Base}
+			query: Query{Since: batch.Base, Access: p.Access}, upTo: batch.Base}
 	}
 	return answer
 }

@@ -32,6 +32,9 @@ type Query struct {
 
 	// History asks for the raw log: each mutation as it was accepted.
 	History bool
+
+	// Access leaves out the kinds that it hides.
+	Access Access
 }
 
 // Changes is a pull under way. What it yields is the state of the log as of
@@ -181,7 +184,7 @@ func (c *Changes) stretch(tx Reader, emit func(*Mutation)) error {
 // offer emits e, as the device gets it, if the query asks for it.
 func (c *Changes) offer(e *Entry, emit func(*Mutation)) {
 	q := &c.query
-	if c.resources != nil && !c.resources[e.Resource] {
+	if c.resources != nil && !c.resources[e.Resource] || q.Access.hidden[e.Resource] {
 		return
 	}
 	if q.Since == Beginning && !q.History && !e.Live() {
@@ -197,8 +200,9 @@ func (c *Changes) offer(e *Entry, emit func(*Mutation)) {
 		c.HasMore = true
 	case c.given > low:
 		if c.out = e.Mutation; !q.History {
-			c.out = change(e, q.Since)
+			c.out = change(q.Access.Kinds, e, q.Since)
 		}
+		q.Access.Kinds[e.Resource].hideID(&c.out)
 		emit(&c.out)
 		c.NextAfter = e.Timestamp
 	}
@@ -208,8 +212,9 @@ func (c *Changes) offer(e *Entry, emit func(*Mutation)) {
 // change returns what a device with the cursor since is told of a resource
 // whose newest mutation is e (rule 13): its complete state as a CREATE if its
 // life began later than since, else as an UPDATE, or a tombstone.
-func change(e *Entry, since Timestamp) Mutation {
-	m := Mutation{Type: Update, Resource: e.Resource, ResourceID: e.ResourceID, Data: e.State, Timestamp: e.Timestamp}
+func change(kinds Kinds, e *Entry, since Timestamp) Mutation {
+	m := Mutation{Type: Update, Resource: e.Resource, ResourceID: e.ResourceID, Timestamp: e.Timestamp,
+		Data: kinds[e.Resource].leaving(e)}
 	switch {
 	case !e.Live():
 		m.Type = Delete

@@ -50,6 +50,7 @@ var noDetails = []byte("{}")
 func problemOf(c echo.Context, err error) problem {
 	var (
 		scope       *auth.ScopeError
+		kind        *mutlog.ScopeError
 		page        *pageError
 		rate        *rateError
 		request     *requestError
@@ -63,7 +64,9 @@ func problemOf(c echo.Context, err error) problem {
 	case errors.Is(err, auth.ErrUnauthenticated):
 		return unauthorized(c, err)
 	case errors.As(err, &scope):
-		return forbidden(c, scope)
+		return forbidden(c, scope.Scope, err)
+	case errors.As(err, &kind):
+		return forbidden(c, kind.Scope, err)
 	case errors.As(err, &page):
 		return problem{http.StatusForbidden, "forbidden", "ForbiddenError", page.message,
 			fmt.Appendf(nil, `{"header":%q}`, page.header)}
@@ -114,10 +117,10 @@ func unauthorized(c echo.Context, err error) problem {
 		"A valid token is required: Authorization: Bearer, or x-auth-token", noDetails}
 }
 
-func forbidden(c echo.Context, err *auth.ScopeError) problem {
-	c.Response().Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=\"insufficient_scope\", scope=%q", err.Scope))
+func forbidden(c echo.Context, scope string, err error) problem {
+	c.Response().Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=\"insufficient_scope\", scope=%q", scope))
 	return problem{http.StatusForbidden, "forbidden", "ForbiddenError", err.Error(),
-		fmt.Appendf(nil, `{"scope":%q}`, err.Scope)}
+		fmt.Appendf(nil, `{"scope":%q}`, scope)}
 }
 
 func invalidRequest(message, member, name string) problem {

@@ -26,7 +26,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		r := &http.Request{Method: "GET", URL: &url.URL{Path: "/v1/sync", RawQuery: raw}, Header: http.Header{}}
-		q, metadataOnly, err := decodePull(r)
+		q, metadataOnly, err := decodePull(r, mutlog.Access{})
 		refusedWell(t, raw, err)
 		if err == nil {
 			values := plain(t, raw)
@@ -58,7 +58,7 @@ func FuzzQuery(f *testing.F) {
 			}
 		}
 
-		p, err := decodePush(r, []byte(`{"mutations":[]}`), mutlog.DefaultLimits)
+		p, err := decodePush(r, []byte(`{"mutations":[]}`), mutlog.DefaultLimits, mutlog.Access{})
 		refusedWell(t, raw, err)
 		if err == nil {
 			values := plain(t, raw)
@@ -102,7 +102,7 @@ func FuzzHeaders(f *testing.F) {
 		if who, err := OpenUser(r); err == nil && (len(who.User) < 1 || len(who.User) > 255 || strings.ContainsFunc(string(who.User), func(r rune) bool { return r < ' ' || r == 0x7f })) {
 			t.Fatalf("the user is %q", who.User)
 		}
-		if p, err := decodePush(r, []byte(`{"mutations":[]}`), mutlog.DefaultLimits); err == nil && (len(p.Key) > 255 || !printableASCII(p.Key) || p.Key == `""` || len(p.Client) > 255) {
+		if p, err := decodePush(r, []byte(`{"mutations":[]}`), mutlog.DefaultLimits, mutlog.Access{}); err == nil && (len(p.Key) > 255 || !printableASCII(p.Key) || p.Key == `""` || len(p.Client) > 255) {
 			t.Fatalf("the key is %q, the client %q", p.Key, p.Client)
 		}
 		isJSON(h)

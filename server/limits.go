@@ -1,6 +1,10 @@
 package server
 
 import (
+	"maps"
+	"slices"
+	"strconv"
+
 	"github.com/labstack/echo/v4"
 
 	"tidemark/auth"
@@ -42,7 +46,49 @@ func (s *Server) limits(c echo.Context, _ *auth.Principal) error {
 			a.number(limit.value)
 			next = ","
 		}
+		if kinds := s.Resources(); kinds != nil {
+			a.text(`,"resources":`)
+			a.kinds(kinds)
+		}
 		a.text("}}")
 		return nil
 	})
+}
+
+// kinds appends what the configuration says of each kind of resource.
+func (a *answer) kinds(kinds mutlog.Kinds) {
+	next := "{"
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		a.text(next + `"` + name + `":`)
+		a.kind(kinds[name])
+		next = ","
+	}
+	a.text("}")
+}
+
+// kind appends what a client must know of one kind; what is not bounded or asked
+// for is left out.
+func (a *answer) kind(k *mutlog.Kind) {
+	a.text(`{"schema":`)
+	a.buf = strconv.AppendBool(a.buf, k.Schema != nil)
+	if k.Scope != "" {
+		a.text(`,"scope":`)
+		a.buf = mutlog.AppendQuoted(a.buf, k.Scope)
+	}
+	for i, field := range k.Key {
+		a.text([]string{`,"key":[`, `,`}[min(i, 1)])
+		a.buf = mutlog.AppendQuoted(a.buf, field)
+	}
+	if len(k.Key) > 0 {
+		a.text("]")
+	}
+	if k.DataBytes > 0 {
+		a.text(`,"maxDataBytes":`)
+		a.number(int64(k.DataBytes))
+	}
+	if k.Resources > 0 {
+		a.text(`,"maxResources":`)
+		a.number(k.Resources)
+	}
+	a.text("}")
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,10 +13,12 @@ import (
 
 // query reads parameters strictly. The first that is missing, repeated or
 // cannot be parsed is kept in err; those that parse and are not allowed are
-// collected in faults, because every 400 comes before any 422.
+// collected in faults, because every 400 comes before any 422. Between the two
+// comes hidden, that a name is out of the scopes of whoever asks.
 type query struct {
 	values url.Values
 	err    error
+	hidden error
 	faults []mutlog.Fault
 }
 
@@ -104,14 +107,15 @@ func (q *query) flag(name string) bool {
 }
 
 // resources reads a list of names of kinds of resources.
-func (q *query) resources(name string) []string {
+func (q *query) resources(name string, access mutlog.Access) []string {
 	s := q.text(name)
 	if s == "" {
 		return nil
 	}
 	names := strings.Split(s, ",")
 	for _, n := range names {
-		if !mutlog.ValidResource(n) {
+		q.hidden = cmp.Or(q.hidden, access.Hides(n))
+		if !access.Kinds.Allow(n) {
 			q.fault(name, fmt.Sprintf("has an item that is no resource: %q", clip(n)))
 		}
 	}
@@ -128,8 +132,8 @@ func (q *query) apart(a, b string) {
 
 // check returns the refusal of the query, if there is one.
 func (q *query) check() error {
-	if q.err != nil {
-		return q.err
+	if err := cmp.Or(q.err, q.hidden); err != nil {
+		return err
 	}
 	if len(q.faults) > 0 {
 		return &mutlog.ValidationError{Faults: q.faults}

@@ -26,6 +26,10 @@ type Options struct {
 	Log    *mutlog.Log
 	Limits mutlog.Limits
 
+	// Resources returns the kinds of resources that there may be now; each
+	// request keeps those it began with. Nil allows every kind.
+	Resources func() mutlog.Kinds
+
 	// MaxBodyBytes bounds the body of a push.
 	MaxBodyBytes int64
 
@@ -93,6 +97,9 @@ func New(o Options) *Server {
 	o.ReadHeaderTimeout = min(cmp.Or(o.ReadHeaderTimeout, 5*time.Second), o.ReadTimeout)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 60*time.Second)
+	if o.Resources == nil {
+		o.Resources = func() mutlog.Kinds { return nil }
+	}
 	s := &Server{Options: o, echo: echo.New(), memory: newMemory(o.MaxMemory, o.MaxBodyBytes), throttle: newThrottle(o.Rates),
 		hosts: map[string]bool{}, origins: map[string]bool{}}
 	if s.Authenticate == nil {

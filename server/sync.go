@@ -15,6 +15,7 @@ import (
 
 // push answers POST /v1/sync.
 func (s *Server) push(c echo.Context, who *auth.Principal, h *hold) error {
+	access := s.Resources().Access(who.Has)
 	body, err := s.body(c, h)
 	if err != nil {
 		return err
@@ -23,7 +24,7 @@ func (s *Server) push(c echo.Context, who *auth.Principal, h *hold) error {
 	if err := h.forWork(ctx, decodeWork(body)); err != nil {
 		return err
 	}
-	p, err := decodePush(c.Request(), body, s.Limits)
+	p, err := decodePush(c.Request(), body, s.Limits, access)
 	if err != nil {
 		return err
 	}
@@ -48,8 +49,9 @@ func (s *Server) push(c echo.Context, who *auth.Principal, h *hold) error {
 }
 
 // decodePush makes a push of a request and its body.
-func decodePush(r *http.Request, body []byte, limits mutlog.Limits) (p mutlog.Push, err error) {
+func decodePush(r *http.Request, body []byte, limits mutlog.Limits, access mutlog.Access) (p mutlog.Push, err error) {
 	q := newQuery(r)
+	p.Access = access
 	p.Base = q.required("lastMutationAt")
 	p.Merge = q.flag("merge")
 	if q.err != nil {
@@ -61,7 +63,7 @@ func decodePush(r *http.Request, body []byte, limits mutlog.Limits) (p mutlog.Pu
 	if p.Key, err = header(r, "Idempotency-Key", maxNameBytes, validKey); err != nil {
 		return p, err
 	}
-	p.Mutations, err = mutlog.DecodePush(body, limits)
+	p.Mutations, err = mutlog.DecodePush(body, limits, access)
 	var invalid *mutlog.ValidationError
 	if errors.As(err, &invalid) {
 		q.faults = append(q.faults, invalid.Faults...)
@@ -147,7 +149,7 @@ func prefersMinimal(r *http.Request) bool {
 // pull answers GET /v1/sync.
 func (s *Server) pull(c echo.Context, who *auth.Principal, h *hold) error {
 	r := c.Request()
-	q, metadataOnly, err := decodePull(r)
+	q, metadataOnly, err := decodePull(r, s.Resources().Access(who.Has))
 	if err != nil {
 		return err
 	}
@@ -176,15 +178,16 @@ func (s *Server) pull(c echo.Context, who *auth.Principal, h *hold) error {
 }
 
 // decodePull makes a query of a request.
-func decodePull(r *http.Request) (p mutlog.Query, metadataOnly bool, err error) {
+func decodePull(r *http.Request, access mutlog.Access) (p mutlog.Query, metadataOnly bool, err error) {
 	q := newQuery(r)
+	p.Access = access
 	if _, err = clientID(r); err != nil {
 		return p, false, err
 	}
 	p.Since = q.required("mutationsSince")
 	metadataOnly = q.flag("metadataOnly")
 	p.History = q.flag("history")
-	p.Resources = q.resources("resources")
+	p.Resources = q.resources("resources", access)
 	p.After = q.cursor("after")
 	p.Limit = int(q.number("limit", 1, maxPageSize, 0))
 	p.Page = q.number("page", 1, int64(mutlog.MaxTimestamp), 0)

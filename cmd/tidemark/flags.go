@@ -8,15 +8,16 @@ import (
 // cli is the one table of commands and flags. A flag --max-body-bytes can be
 // given as the environment variable TIDEMARK_MAX_BODY_BYTES, too.
 type cli struct {
-	Serve   serveCommand   `cmd:"" help:"Serve the sync protocol."`
-	Check   checkCommand   `cmd:"" help:"Verify a store that is not being served, or a copy: structure, checksums and every rule of the log."`
-	Backup  backupCommand  `cmd:"" help:"Write a backup of a store to a new file, and verify it."`
-	Restore restoreCommand `cmd:"" help:"Put the store in a backup in the place of the one that is there, which is kept under another name. Devices that have seen more than the backup holds are told, and send again what was lost."`
-	Compact compactCommand `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
-	Bench   benchCommand   `cmd:"" help:"Put load on a running server and measure how it bears it. It pushes made-up notes for made-up users: do not let it loose on a store that you need."`
-	Health  healthCommand  `cmd:"" help:"Ask a running server whether it is alive."`
-	Version versionCommand `cmd:"" help:"Print the version."`
-	Help    helpCommand    `cmd:"" help:"Print this help, or that of a command."`
+	Serve     serveCommand     `cmd:"" help:"Serve the sync protocol."`
+	Check     checkCommand     `cmd:"" help:"Verify a store that is not being served, or a copy: structure, checksums and every rule of the log."`
+	Backup    backupCommand    `cmd:"" help:"Write a backup of a store to a new file, and verify it."`
+	Restore   restoreCommand   `cmd:"" help:"Put the store in a backup in the place of the one that is there, which is kept under another name. Devices that have seen more than the backup holds are told, and send again what was lost."`
+	Compact   compactCommand   `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
+	Resources resourcesCommand `cmd:"" help:"Look at a resource file, see docs/resources.md."`
+	Bench     benchCommand     `cmd:"" help:"Put load on a running server and measure how it bears it. It pushes made-up notes for made-up users: do not let it loose on a store that you need."`
+	Health    healthCommand    `cmd:"" help:"Ask a running server whether it is alive."`
+	Version   versionCommand   `cmd:"" help:"Print the version."`
+	Help      helpCommand      `cmd:"" help:"Print this help, or that of a command."`
 }
 
 type serveCommand struct {
@@ -26,6 +27,7 @@ type serveCommand struct {
 	limitFlags
 	backupFlags
 	edgeFlags
+	Resources     string `help:"Resource file: which resources there may be, and what holds for each; see docs/resources.md. SIGHUP makes the server read it again. Without it every resource is allowed." placeholder:"FILE"`
 	Pprof         string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
 	Check         string `help:"What to verify of the store before serving it: full is pages, checksums and every rule of the log; checksums leaves out the rules; quick is what can be in no time; off is nothing; auto is quick for a store over 8 MiB that was closed, else full, which takes about five seconds for a million mutations. A database is not verified." enum:"auto,full,checksums,quick,off" default:"auto"`
 	AnyFileSystem bool   `help:"Open a store on a network file system, too: locks and mapped pages may not hold there what they promise, and data be lost."`
@@ -62,6 +64,14 @@ type restoreCommand struct {
 }
 
 type compactCommand struct{ storeFlag }
+
+type resourcesCommand struct {
+	Check resourcesCheckCommand `cmd:"" help:"Say what is wrong where in a resource file and the schema files that it names."`
+}
+
+type resourcesCheckCommand struct {
+	File string `arg:"" help:"The resource file."`
+}
 
 type benchCommand struct {
 	URL           *url.URL      `name:"url" help:"Address of the server." default:"http://127.0.0.1:8080"`

@@ -28,6 +28,8 @@ const (
 	exitStorePath   = 73
 	exitStoreFailed = 74
 	exitInUse       = 75
+
+	exitConfiguration = 78
 )
 
 const description = `tidemark is an offline-first sync server: devices push batches of mutations and
@@ -35,14 +37,15 @@ pull what others have pushed, and none overwrites what it has not seen.
 
 Exit codes:
 
-  0   success; check: the store is sound
-  1   failure; check: the store is unsound
+  0   success; check: the store is sound; resources check: the file is right
+  1   failure; check: the store is unsound; resources check: the file is wrong
   64  a wrong command, flag or value
   65  the store is damaged, is none of tidemark, or is of a newer version
   69  the address cannot be listened on
   73  the path of the store cannot be used, or its database not be reached
   74  the store failed while serving; the next start verifies it
-  75  the store is in use by another process`
+  75  the store is in use by another process
+  78  the resource file is wrong or cannot be read`
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -79,7 +80,13 @@ func unbroken(lines []string) (whole []string) {
 
 var goRun = regexp.MustCompile(`^go run \./cmd/tidemark\b`)
 
-func TestReadmeCommands(t *testing.T) {
+func TestReadmeCommands(t *testing.T) { runExamples(t, readmePath, 10) }
+
+// TestExampleCommands: what the README files of the examples show is so, too.
+func TestExampleCommands(t *testing.T) { runExamples(t, "../../examples/notes/README.md", 4) }
+
+// runExamples runs all commands that a README file shows, at least so many.
+func runExamples(t *testing.T, path string, least int) {
 	for _, tool := range []string{"bash", "curl"} {
 		if _, err := exec.LookPath(tool); err == nil {
 			continue
@@ -89,11 +96,14 @@ func TestReadmeCommands(t *testing.T) {
 		}
 		t.Skipf("SKIP: README's commands did not run, because this machine has no %s", tool)
 	}
-	all := examples(readFile(t, readmePath))
-	if len(all) < 10 {
-		t.Fatalf("README shows %d commands; are its blocks still marked?", len(all))
+	all := examples(readFile(t, path))
+	if len(all) < least {
+		t.Fatalf("%s shows %d commands; are its blocks still marked?", path, len(all))
 	}
 	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "examples"), os.DirFS("../../examples")); err != nil {
+		t.Fatal(err)
+	}
 	shell := startShell(t, dir)
 	// README shows the values of one run, this is another one: what differs has a name on each side, and the sides
 	// are compared under their names. A command that README shows with a value runs with the value of this run.
@@ -101,7 +111,7 @@ func TestReadmeCommands(t *testing.T) {
 	for _, e := range all {
 		command, err := real.show(shown.hide(e.command))
 		if err != nil {
-			t.Fatalf("README.md:%d: %s: %v", e.at, e.command, err)
+			t.Fatalf("%s:%d: %s: %v", path, e.at, e.command, err)
 		}
 		var printed string
 		if args, isServe := strings.CutPrefix(command, "go run ./cmd/tidemark serve"); isServe {
@@ -119,7 +129,7 @@ func TestReadmeCommands(t *testing.T) {
 		want := shown.hide(strings.Join(unbroken(e.prints), "\n"))
 		got := real.hide(strings.Join(unbroken(lines(printed)), "\n"))
 		if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n")); diff != "" {
-			t.Errorf("README.md:%d: %s\n(- shown, + printed)\n%s\nprinted in full:\n%s", e.at, e.command, diff, printed)
+			t.Errorf("%s:%d: %s\n(- shown, + printed)\n%s\nprinted in full:\n%s", path, e.at, e.command, diff, printed)
 		}
 	}
 }

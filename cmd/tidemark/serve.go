@@ -31,6 +31,10 @@ func (c *serveCommand) Run(io streams) error {
 	}
 	ctx, stop := untilInterrupted()
 	defer stop()
+	kinds, err := openResources(ctx, c.Resources, logger)
+	if err != nil {
+		return err
+	}
 
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -51,6 +55,7 @@ func (c *serveCommand) Run(io streams) error {
 	c.edgeFlags.fill(&options)
 	options.Log = mutlog.New(s, options.Limits)
 	options.Devices = devices.NewTracker(s, logger)
+	options.Resources = kinds
 	api := server.New(options)
 	if c.Pprof != "" {
 		stopProfiles, err := serveProfiles(c.Pprof)
