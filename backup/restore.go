@@ -100,11 +100,23 @@ func fence(ctx context.Context, path string, at mutlog.Timestamp) error {
 
 // keep gives the store at path a second name, and returns that.
 func keep(path string, now time.Time) (string, error) {
-	kept := path + ".before-restore-" + now.UTC().Format(timeFormat)
-	if err := os.Link(path, kept); err != nil {
-		return "", err
+	first := path + ".before-restore-" + now.UTC().Format(timeFormat)
+	for kept, n := first, 2; ; kept, n = fmt.Sprint(first, "-", n), n+1 {
+		err := os.Link(path, kept)
+		if errors.Is(err, fs.ErrExist) && !sameFile(path, kept) {
+			continue // another restore within the second
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+		return kept, syncDir(filepath.Dir(path))
 	}
-	return kept, syncDir(filepath.Dir(path))
+}
+
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // timeFormat is how names of files tell a time.

@@ -6,7 +6,7 @@
 // or removed is so for certain only after a sync of the directory. Hooks see each
 // operation before it is done and can refuse, lose or delay it.
 //
-// There is one directory without others in it. The files are in memory.
+// There is one directory, and those in it have no others. The files are in memory.
 package disk
 
 import (
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -67,6 +68,7 @@ type Disk struct {
 	names     map[string]*file // as processes see them
 	synced    map[string]*file // as a power cut leaves them for certain
 	changes   []change         // of names since the directory was synced
+	dirs      map[string]bool  // beside Dir; they are there at once, and stay as long as files are in them
 	nextIno   uint64
 }
 
@@ -78,7 +80,7 @@ type change struct {
 
 // New mounts an empty disk at dir, an empty directory.
 func New(dir string) (*Disk, error) {
-	d := &Disk{Dir: dir, names: map[string]*file{}, synced: map[string]*file{}, nextIno: 2}
+	d := &Disk{Dir: dir, names: map[string]*file{}, synced: map[string]*file{}, dirs: map[string]bool{}, nextIno: 2}
 	var err error
 	d.server, err = fs.Mount(dir, &root{disk: d}, &fs.Options{
 		MountOptions: fuse.MountOptions{DirectMountStrict: true, Name: "lossy", FsName: "lossy"},
@@ -162,8 +164,11 @@ func (d *Disk) Reset(images map[string][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dead, d.hook, d.syncDelay, d.changes = false, nil, 0, nil
-	d.names, d.synced = map[string]*file{}, map[string]*file{}
+	d.names, d.synced, d.dirs = map[string]*file{}, map[string]*file{}, map[string]bool{}
 	for name, data := range images {
+		if dir, _, inDir := strings.Cut(name, "/"); inDir {
+			d.dirs[dir] = true
+		}
 		f := d.newFile(name)
 		f.data = append([]byte(nil), data...)
 		f.synced = append([]byte(nil), data...)
@@ -334,10 +339,11 @@ func (f *file) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 	})
 }
 
-// root is the directory.
+// root is the directory, or one in it, whose files have names like "dir/file".
 type root struct {
 	fs.Inode
-	disk *Disk
+	disk   *Disk
+	prefix string // of the names in it: "" or "dir/"
 }
 
 var (
@@ -348,6 +354,8 @@ var (
 	_ fs.NodeRenamer   = (*root)(nil)
 	_ fs.NodeUnlinker  = (*root)(nil)
 	_ fs.NodeFsyncer   = (*root)(nil)
+	_ fs.NodeMkdirer   = (*root)(nil)
+	_ fs.NodeRmdirer   = (*root)(nil)
 )
 
 func (r *root) node(ctx context.Context, f *file) *fs.Inode {
@@ -358,12 +366,52 @@ func (r *root) node(ctx context.Context, f *file) *fs.Inode {
 func (r *root) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	r.disk.mu.Lock()
 	defer r.disk.mu.Unlock()
-	f := r.disk.names[name]
+	if r.disk.dirs[r.prefix+name] {
+		return r.dir(ctx, name), 0
+	}
+	f := r.disk.names[r.prefix+name]
 	if f == nil {
 		return nil, syscall.ENOENT
 	}
 	f.attr(&out.Attr)
 	return r.node(ctx, f), 0
+}
+
+// dir returns the node of a directory in r.
+func (r *root) dir(ctx context.Context, name string) *fs.Inode {
+	return r.NewInode(ctx, &root{disk: r.disk, prefix: r.prefix + name + "/"}, fs.StableAttr{Mode: syscall.S_IFDIR})
+}
+
+// Mkdir implements fs.NodeMkdirer.
+func (r *root) Mkdir(ctx context.Context, name string, _ uint32, _ *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	r.disk.mu.Lock()
+	defer r.disk.mu.Unlock()
+	switch {
+	case r.disk.dead:
+		return nil, syscall.EIO
+	case r.prefix != "":
+		return nil, syscall.ENOTSUP
+	case r.disk.dirs[name] || r.disk.names[name] != nil:
+		return nil, syscall.EEXIST
+	}
+	r.disk.dirs[name] = true
+	return r.dir(ctx, name), 0
+}
+
+// Rmdir implements fs.NodeRmdirer.
+func (r *root) Rmdir(_ context.Context, name string) syscall.Errno {
+	r.disk.mu.Lock()
+	defer r.disk.mu.Unlock()
+	if r.disk.dead {
+		return syscall.EIO
+	}
+	for file := range r.disk.names {
+		if strings.HasPrefix(file, r.prefix+name+"/") {
+			return syscall.ENOTEMPTY
+		}
+	}
+	delete(r.disk.dirs, r.prefix+name)
+	return 0
 }
 
 // Readdir implements fs.NodeReaddirer.
@@ -372,7 +420,14 @@ func (r *root) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
 	defer r.disk.mu.Unlock()
 	var entries []fuse.DirEntry
 	for name, f := range r.disk.names {
-		entries = append(entries, fuse.DirEntry{Name: name, Ino: f.ino, Mode: syscall.S_IFREG})
+		if name, inside := strings.CutPrefix(name, r.prefix); inside && !strings.Contains(name, "/") {
+			entries = append(entries, fuse.DirEntry{Name: name, Ino: f.ino, Mode: syscall.S_IFREG})
+		}
+	}
+	for name := range r.disk.dirs {
+		if r.prefix == "" {
+			entries = append(entries, fuse.DirEntry{Name: name, Mode: syscall.S_IFDIR})
+		}
 	}
 	return fs.NewListDirStream(entries), 0
 }
@@ -387,6 +442,7 @@ func (d *Disk) set(name string, f *file) {
 
 // Create implements fs.NodeCreater.
 func (r *root) Create(ctx context.Context, name string, _, _ uint32, out *fuse.EntryOut) (node *fs.Inode, _ fs.FileHandle, flags uint32, errno syscall.Errno) {
+	name = r.prefix + name
 	errno = r.disk.do(Op{Kind: Create, File: name}, func() syscall.Errno {
 		f := r.disk.newFile(name)
 		r.disk.set(name, f)
@@ -399,6 +455,7 @@ func (r *root) Create(ctx context.Context, name string, _, _ uint32, out *fuse.E
 
 // Link implements fs.NodeLinker.
 func (r *root) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (node *fs.Inode, errno syscall.Errno) {
+	name = r.prefix + name
 	errno = r.disk.do(Op{Kind: Link, File: name}, func() syscall.Errno {
 		f := target.(*file)
 		if r.disk.names[name] != nil {
@@ -413,7 +470,8 @@ func (r *root) Link(ctx context.Context, target fs.InodeEmbedder, name string, o
 }
 
 // Rename implements fs.NodeRenamer.
-func (r *root) Rename(_ context.Context, name string, _ fs.InodeEmbedder, to string, _ uint32) syscall.Errno {
+func (r *root) Rename(_ context.Context, name string, parent fs.InodeEmbedder, to string, _ uint32) syscall.Errno {
+	name, to = r.prefix+name, parent.(*root).prefix+to
 	return r.disk.do(Op{Kind: Rename, File: to}, func() syscall.Errno {
 		f := r.disk.names[name]
 		if f == nil {
@@ -427,6 +485,7 @@ func (r *root) Rename(_ context.Context, name string, _ fs.InodeEmbedder, to str
 
 // Unlink implements fs.NodeUnlinker.
 func (r *root) Unlink(_ context.Context, name string) syscall.Errno {
+	name = r.prefix + name
 	return r.disk.do(Op{Kind: Unlink, File: name}, func() syscall.Errno {
 		if r.disk.names[name] == nil {
 			return syscall.ENOENT
