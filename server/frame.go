@@ -18,6 +18,10 @@ import (
 var (
 	noStore = []string{"no-store"}
 	noSniff = []string{"nosniff"}
+
+	// For a year, browsers ask this name over TLS only. They would do so for
+	// every port of a loopback name, so that this is not said there.
+	strictTransport = []string{"max-age=31536000"}
 )
 
 // frame is around every request: its id, the headers that every answer has,
@@ -30,6 +34,9 @@ func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
 		h["X-Request-Id"] = []string{id}
 		h["Cache-Control"] = noStore
 		h["X-Content-Type-Options"] = noSniff
+		if c.Request().TLS != nil && !isLoopbackName(hostname(c.Request().Host)) {
+			h["Strict-Transport-Security"] = strictTransport
+		}
 		if len(c.Request().TransferEncoding) > 0 {
 			// net/http does not tell whether a Content-Length contradicts the
 			// chunks. A proxy that goes by that would take the rest of the body

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -89,6 +91,11 @@ func (g *gate) refuse(c net.Conn) {
 	go func() {
 		defer func() { c.Close(); <-g.lingering }()
 		c.SetDeadline(time.Now().Add(lingerTime))
+		if g.server.TLS != nil {
+			config := g.server.TLS.Clone()
+			config.NextProtos = []string{"http/1.1"} // in which it is answered
+			c = tls.Server(c, config)
+		}
 		p := unavailable
 		body := p.appendEnvelope(nil)
 		_, err := fmt.Fprintf(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
@@ -109,9 +116,12 @@ func (g *gate) refuse(c net.Conn) {
 // client that does not read hold its connection for ever.
 type conn struct {
 	net.Conn
-	gate     *gate
-	deadline time.Time // of writes
-	closed   sync.Once
+	gate   *gate
+	closed sync.Once
+
+	mu       sync.Mutex
+	deadline time.Time // of the next write, as it is set
+	bound    time.Time // of all writes, that others have set; zero for none
 }
 
 const (
@@ -127,11 +137,7 @@ const (
 
 func (c *conn) Write(b []byte) (written int, err error) {
 	for err == nil && (len(b) > 0) {
-		patience := c.gate.server.WriteTimeout
-		if c.gate.server.memory.isScarce() {
-			patience = min(patience, scarceTimeout) // a client that does not read keeps others waiting
-		}
-		if err := c.patientFor(patience); err != nil {
+		if err := c.patientFor(c.gate.server.patience()); err != nil {
 			return written, err
 		}
 		var n int
@@ -144,12 +150,31 @@ func (c *conn) Write(b []byte) (written int, err error) {
 // patientFor sets the deadline of the next write. That costs as much as a short
 // write, so one that is nearly as late stays.
 func (c *conn) patientFor(patience time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	now := time.Now()
 	if left := c.deadline.Sub(now); left <= patience && left > patience*7/8 {
 		return nil
 	}
 	c.deadline = now.Add(patience)
-	return c.SetWriteDeadline(c.deadline)
+	if !c.bound.IsZero() && c.bound.Before(c.deadline) {
+		c.deadline = c.bound
+	}
+	return c.Conn.SetWriteDeadline(c.deadline)
+}
+
+// SetWriteDeadline bounds all writes from now on, as crypto/tls does to say
+// hello and goodbye, beside the deadline that each has.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bound, c.deadline = t, time.Time{}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline bounds reads and writes.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // CloseWrite lets net/http end its side first, so that a client that is still

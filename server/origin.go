@@ -48,14 +48,18 @@ func (s *Server) keepPagesOut(r *http.Request) error {
 // loopback interface has no use for any other. Only HTTP/1.0 may leave Host out.
 func (s *Server) isOwnHost(r *http.Request) bool {
 	host := hostname(r.Host)
-	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || s.hosts[host] {
+	if host == "" || isLoopbackName(host) || s.hosts[host] {
 		return true
 	}
+	_, err := netip.ParseAddr(host)
+	return err == nil && !cameOverLoopback(r)
+}
+
+// isLoopbackName tells whether a name or address is this machine's to every
+// machine.
+func isLoopbackName(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	return ip.IsLoopback() || !cameOverLoopback(r)
+	return err == nil && ip.Unmap().IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // cameOverLoopback tells whether the connection of a request was made to a

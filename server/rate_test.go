@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"tidemark/auth"
 	"tidemark/server"
 )
 
@@ -153,4 +155,51 @@ func TestUntrustedProxyIsNoticed(t *testing.T) {
 	}
 	r.get("mutationsSince=0", "X-Forwarded-For: 203.0.113.1")
 	r.log.take(t, 1)
+}
+
+// Who has failed to authenticate too often waits, whatever the next token is;
+// others, and whoever brings good ones, are not counted.
+func TestFailedAuthenticationRate(t *testing.T) {
+	s, _ := newServer(t, func(o *server.Options) {
+		o.Rates = server.Rates{Failed: server.Rate{Requests: 3, Window: time.Hour}, Exempt: []netip.Prefix{netip.MustParsePrefix("198.51.100.1/32")}}
+		o.Authenticate = func(r *http.Request) (*auth.Principal, error) {
+			switch r.Header.Get("Authorization") {
+			case "Bearer good":
+				return &auth.Principal{User: "jane", Method: auth.Token, Scopes: []string{auth.ScopeSync}}, nil
+			case "Bearer ":
+				return nil, errors.New("away") // whose fault it is not
+			case "":
+				return nil, auth.ErrUnauthenticated
+			}
+			return nil, fmt.Errorf("%w: guessed", auth.ErrInvalidToken)
+		}
+	})
+	ask := func(from, token string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", "/v1/sync?mutationsSince=0", nil)
+		r.RemoteAddr = from + ":1"
+		if token != "none" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		return w
+	}
+	for i, c := range []struct {
+		from, token string
+		want        int
+	}{
+		{"203.0.113.1", "good", 200}, {"203.0.113.1", "", 500}, {"203.0.113.1", "good", 200}, {"203.0.113.1", "", 500},
+		{"203.0.113.1", "bad", 401}, {"203.0.113.1", "good", 200}, {"203.0.113.1", "none", 401}, {"203.0.113.1", "worse", 401},
+		{"203.0.113.1", "worst", 429}, {"203.0.113.1", "good", 429},
+		{"203.0.113.2", "good", 200}, {"203.0.113.2", "bad", 401},
+		{"198.51.100.1", "bad", 401}, {"198.51.100.1", "bad", 401}, {"198.51.100.1", "bad", 401}, {"198.51.100.1", "bad", 401},
+	} {
+		got := ask(c.from, c.token)
+		if got.Code != c.want {
+			t.Errorf("request %d, %s with %q: %d, want %d", i, c.from, c.token, got.Code, c.want)
+		}
+		if got.Code == 429 && (!strings.Contains(got.Body.String(), `"limit":"authentication"`) || got.Header().Get("Retry-After") != "1200") {
+			t.Errorf("Retry-After %q: %s", got.Header().Get("Retry-After"), got.Body)
+		}
+	}
 }

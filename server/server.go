@@ -6,6 +6,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -51,6 +52,10 @@ type Options struct {
 	// Authenticate tells who is asking; nil means OpenUser. It fails with
 	// auth.ErrUnauthenticated, or with an error about the request.
 	Authenticate func(*http.Request) (*auth.Principal, error)
+
+	// TLS says how connections are encrypted, see Certificate; nil means not at
+	// all. Encrypted ones may speak HTTP/2.
+	TLS *tls.Config
 
 	// AllowedHosts are names beside its own that a server without
 	// authentication answers to; see keepPagesOut.
@@ -149,12 +154,17 @@ func (s *Server) Routes() []string {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor != 1 { // net/http lets the preface of HTTP/2 through
+	switch {
+	case r.ProtoMajor == 1:
+		s.handler.ServeHTTP(w, r)
+	case r.ProtoMajor == 2 && r.TLS != nil:
+		answer := &stream{w, s}
+		s.handler.ServeHTTP(answer, r)
+		answer.end()
+	default: // net/http lets the preface of HTTP/2 through
 		w.Header().Set("Connection", "close")
 		http.Error(w, "505 HTTP Version Not Supported: only HTTP/1", http.StatusHTTPVersionNotSupported)
-		return
 	}
-	s.handler.ServeHTTP(w, r)
 }
 
 const (
@@ -163,6 +173,14 @@ const (
 	// scarceTimeout bounds a write while memory is scarce.
 	scarceTimeout = 3 * time.Second
 )
+
+// patience is how long a client may take to accept a part of an answer.
+func (s *Server) patience() time.Duration {
+	if s.memory.isScarce() {
+		return min(s.WriteTimeout, scarceTimeout) // a client that does not read keeps others waiting
+	}
+	return s.WriteTimeout
+}
 
 // Serve answers requests on l until ctx is done, then lets those under way
 // finish and returns nil.
@@ -175,9 +193,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:               s.MaxHeaderBytes,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
+		TLSConfig:                    s.TLS,
+		HTTP2:                        http2Config(),
+	}
+	serve := h.Serve
+	if s.TLS != nil {
+		serve = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
 	}
 	served := make(chan error, 1)
-	go func() { served <- h.Serve(newGate(l, s, h)) }()
+	go func() { served <- serve(newGate(l, s, h)) }()
 	select {
 	case err := <-served:
 		return err

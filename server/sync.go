@@ -98,7 +98,7 @@ func (s *Server) body(c echo.Context, h *hold) ([]byte, error) {
 	case errors.As(err, &tooLarge):
 		return nil, s.tooLarge(c)
 	}
-	c.Response().Header().Set("Connection", "close") // as in tooLarge
+	hangUp(c) // as in tooLarge
 	if err == errMemory {
 		return nil, err
 	}
@@ -109,8 +109,16 @@ func (s *Server) body(c echo.Context, h *hold) ([]byte, error) {
 // tooLarge refuses a body over the limit, and the connection with it: to keep
 // that, the answer would wait for the rest of the body.
 func (s *Server) tooLarge(c echo.Context) error {
-	c.Response().Header().Set("Connection", "close")
+	hangUp(c)
 	return &tooLargeError{s.MaxBodyBytes}
+}
+
+// hangUp ends the connection after the answer, unless it is one over HTTP/2,
+// where a body is cut without what else there is on the connection.
+func hangUp(c echo.Context) {
+	if c.Request().ProtoMajor == 1 {
+		c.Response().Header().Set("Connection", "close")
+	}
 }
 
 // isJSON tells whether the body is said to be plain JSON in UTF-8.

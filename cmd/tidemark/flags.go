@@ -26,6 +26,7 @@ type serveCommand struct {
 	InsecureOpen bool `help:"Listen on other than loopback addresses although there is no authentication: whoever reaches the server reads and writes everything."`
 	limitFlags
 	backupFlags
+	tlsFlags
 	edgeFlags
 	Resources     string `help:"Resource file: which resources there may be, and what holds for each; see docs/resources.md. SIGHUP makes the server read it again. Without it every resource is allowed." placeholder:"FILE"`
 	Pprof         string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
@@ -94,6 +95,7 @@ type benchCommand struct {
 
 type healthCommand struct {
 	addrFlag
+	TLSCert string `name:"tls-cert" help:"File of the server's certificate, if it speaks HTTPS." placeholder:"FILE"`
 }
 
 type versionCommand struct{}

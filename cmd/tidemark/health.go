@@ -18,8 +18,15 @@ func (c *healthCommand) Run() error {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost" // what listens on every address is asked on this one
 	}
-	client := http.Client{Timeout: 5 * time.Second}
-	res, err := client.Get("http://" + net.JoinHostPort(host, port) + "/livez")
+	client, scheme := http.Client{Timeout: 5 * time.Second}, "http"
+	if c.TLSCert != "" {
+		config, err := trusting(c.TLSCert)
+		if err != nil {
+			return err
+		}
+		client.Transport, scheme = &http.Transport{TLSClientConfig: config}, "https"
+	}
+	res, err := client.Get(scheme + "://" + net.JoinHostPort(host, port) + "/livez")
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ type process struct {
 	exited         chan struct{} // closed once the process is gone; its state is in cmd.ProcessState then
 }
 
-var listening = regexp.MustCompile(`http://(\S+?:\d+)`)
+var listening = regexp.MustCompile(`https?://(\S+?:\d+)`)
 
 // serve starts the server in dir on a free port of the loopback interface and returns once it has said where it
 // listens. The end of the test kills it, if the test did not stop it.

@@ -53,6 +53,9 @@ func (c *serveCommand) Run(io streams) error {
 	}
 	options := c.limitFlags.options(server.Options{OpenAPI: tidemark.OpenAPI, Logger: logger}, logger)
 	c.edgeFlags.fill(&options)
+	if options.TLS, err = c.tlsFlags.config(ctx, logger); err != nil {
+		return err
+	}
 	options.Log = mutlog.New(s, options.Limits)
 	options.Devices = devices.NewTracker(s, logger)
 	options.Resources = kinds
@@ -142,7 +145,7 @@ func (c *serveCommand) verify(ctx context.Context) error {
 }
 
 func (c *serveCommand) validate() error {
-	if err := errors.Join(c.limitFlags.validate(), c.backupFlags.validate()); err != nil {
+	if err := errors.Join(c.limitFlags.validate(), c.backupFlags.validate(), c.tlsFlags.validate()); err != nil {
 		return err
 	}
 	if c.Store == "" {
@@ -184,11 +187,11 @@ func (c *serveCommand) logger(io streams) (*slog.Logger, error) {
 
 // greet says where the server is and how to try it.
 func (c *serveCommand) greet(io streams, addr net.Addr) {
-	fmt.Fprintf(io.out, "tidemark serves %s on http://%s\n", store.Name(c.Store), addr)
+	fmt.Fprintf(io.out, "tidemark serves %s on %s://%s\n", store.Name(c.Store), c.scheme(), addr)
 	if host, _, _ := net.SplitHostPort(addr.String()); isLoopback(host) {
 		fmt.Fprintln(io.out, "There is no authentication: every program on this machine can read and write everything.")
 	} else {
 		fmt.Fprintln(io.out, "WARNING: there is no authentication: whoever reaches this address can read and write everything.")
 	}
-	fmt.Fprintf(io.out, "Try it: curl 'http://%s/v1/sync?mutationsSince=0'\n", addr)
+	fmt.Fprintf(io.out, "Try it: curl '%s://%s/v1/sync?mutationsSince=0'\n", c.scheme(), addr)
 }
