@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"net/http"
+	"strings"
 	"unicode"
 
 	"github.com/labstack/echo/v4"
@@ -35,6 +37,46 @@ func noControls(s string) bool {
 		}
 	}
 	return true
+}
+
+// Authenticator is how a server with authentication tells users apart: by the
+// credential of a request. As long as the authority asks for none, it is
+// OpenUser.
+func Authenticator(a *auth.Authority) func(*http.Request) (*auth.Principal, error) {
+	return func(r *http.Request) (*auth.Principal, error) {
+		ctx := context.WithoutCancel(r.Context()) // see lasting
+		closed, err := a.Closed(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case !closed:
+			return OpenUser(r)
+		}
+		credential, err := credentialOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return a.Verify(ctx, credential)
+	}
+}
+
+// credentialOf returns the token of a request. Which of several would count is
+// not for a server to guess, when a proxy in front may guess otherwise.
+func credentialOf(r *http.Request) (string, error) {
+	bearers, tokens := r.Header["Authorization"], r.Header["X-Auth-Token"]
+	switch {
+	case len(bearers)+len(tokens) > 1:
+		return "", &requestError{message: "The headers Authorization and x-auth-token must not be repeated, nor be there both",
+			member: "header", name: "Authorization"}
+	case len(tokens) == 1 && tokens[0] != "":
+		return tokens[0], nil
+	case len(bearers) == 1:
+		scheme, token, _ := strings.Cut(bearers[0], " ")
+		if token = strings.TrimLeft(token, " "); strings.EqualFold(scheme, "Bearer") && token != "" {
+			return token, nil
+		}
+	}
+	return "", auth.ErrUnauthenticated
 }
 
 // asPrincipal finds out who is asking and whether they have scope, before

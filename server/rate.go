@@ -150,7 +150,7 @@ func (s *Server) paced(handler echo.HandlerFunc) echo.HandlerFunc {
 
 // fails counts a request whose authentication has failed.
 func (v *visitor) fails(why error) {
-	if errors.Is(why, auth.ErrUnauthenticated) && v.failures != nil && !v.exempt {
+	if !v.exempt && v.failures != nil && errors.Is(why, auth.ErrUnauthenticated) {
 		v.failures.take(v.hash, v.now())
 	}
 }

@@ -28,6 +28,7 @@ type refusal struct {
 var kinds = map[int][2]string{
 	400: {"invalid_request", "InvalidRequestError"},
 	403: {"forbidden", "ForbiddenError"},
+	401: {"unauthorized", "UnauthorizedError"},
 	404: {"not_found", "NotFoundError"},
 	405: {"method_not_allowed", "MethodNotAllowedError"},
 	409: {"conflict", "OutOfSyncError"},

@@ -14,6 +14,7 @@ type cli struct {
 	Restore   restoreCommand   `cmd:"" help:"Put the store in a backup in the place of the one that is there, which is kept under another name. Devices that have seen more than the backup holds are told, and send again what was lost."`
 	Compact   compactCommand   `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
 	Resources resourcesCommand `cmd:"" help:"Look at a resource file, see docs/resources.md."`
+	Token     tokenCommand     `cmd:"" help:"Make, list and revoke API tokens, whether or not a server runs on the store."`
 	Bench     benchCommand     `cmd:"" help:"Put load on a running server and measure how it bears it. It pushes made-up notes for made-up users: do not let it loose on a store that you need."`
 	Health    healthCommand    `cmd:"" help:"Ask a running server whether it is alive."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`
@@ -23,7 +24,8 @@ type cli struct {
 type serveCommand struct {
 	addrFlag
 	storeFlag
-	InsecureOpen bool `help:"Listen on other than loopback addresses although there is no authentication: whoever reaches the server reads and writes everything."`
+	InsecureOpen bool `help:"Listen on other than loopback addresses even without authentication: whoever reaches the server reads and writes everything."`
+	jwtFlags
 	limitFlags
 	backupFlags
 	tlsFlags
@@ -35,6 +37,16 @@ type serveCommand struct {
 	FoldBatches   int    `hidden:"" help:"How many batches gather before their places are written in the order of users; for tests."`
 	LogLevel      string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
 	LogFormat     string `help:"Format of the log on stderr: text or json." enum:"text,json" default:"text"`
+}
+
+// jwtFlags say whose JWTs count.
+type jwtFlags struct {
+	JWTIssuer     string   `name:"jwt-issuer" help:"Identity provider whose JWTs count: their iss, and its URL where the keys are to be discovered." placeholder:"URL"`
+	JWTAudience   []string `name:"jwt-audience" help:"What the provider calls this server: a JWT must have one of these as aud." placeholder:"NAME"`
+	JWTKeys       string   `name:"jwt-keys" help:"URL or file of the key set of the provider (JWKS); by default it is discovered (OpenID Connect)." placeholder:"URL"`
+	JWTSecretFile string   `name:"jwt-secret-file" help:"File with the secret of a provider that signs with HS256, in place of keys." placeholder:"FILE"`
+	JWTScopes     []string `name:"jwt-scopes" help:"Scopes to give to every JWT of the provider, beside those in it." placeholder:"SCOPE"`
+	JWTIssuers    string   `name:"jwt-issuers" help:"File of several identity providers; see docs/authentication.md." placeholder:"FILE"`
 }
 
 type checkCommand struct {
@@ -72,6 +84,30 @@ type resourcesCommand struct {
 
 type resourcesCheckCommand struct {
 	File string `arg:"" help:"The resource file."`
+}
+
+type tokenCommand struct {
+	Create tokenCreateCommand `cmd:"" help:"Make a token and print it, this once. From the first one on the server asks everybody for a token."`
+	List   tokenListCommand   `cmd:"" help:"List the tokens: all but their secrets."`
+	Revoke tokenRevokeCommand `cmd:"" help:"Revoke a token. It is refused at once. A server stays closed when its last token is gone."`
+}
+
+type tokenCreateCommand struct {
+	storeFlag
+	User    string   `help:"User whose log the token gives access to." required:""`
+	Scopes  []string `help:"What the token allows: sync for everything, or sync:read for pulls only, and the scopes that resources ask for." default:"sync"`
+	Expires string   `help:"When the token ends: a duration such as 720h, a date such as 2027-01-31, a time such as 2027-01-31T18:00:00Z, or never." default:"never"`
+}
+
+type tokenListCommand struct {
+	storeFlag
+	JSON bool `name:"json" help:"Print the list as JSON."`
+}
+
+type tokenRevokeCommand struct {
+	storeFlag
+	ID   string `arg:"" optional:"" help:"Id of the token, which is its second part: tm_ID_secret."`
+	User string `help:"In place of an id: every token of this user. Of JWTs, those that were issued until now."`
 }
 
 type benchCommand struct {

@@ -47,6 +47,11 @@ func (c *serveCommand) Run(io streams) error {
 		return storeError(err)
 	}
 	defer s.Close()
+	authority, stopAdmin, err := c.authority(ctx, s, logger)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
 	l, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return &exitError{exitAddress, err}
@@ -59,6 +64,7 @@ func (c *serveCommand) Run(io streams) error {
 	options.Log = mutlog.New(s, options.Limits)
 	options.Devices = devices.NewTracker(s, logger)
 	options.Resources = kinds
+	options.Authenticate = server.Authenticator(authority)
 	api := server.New(options)
 	if c.Pprof != "" {
 		stopProfiles, err := serveProfiles(c.Pprof)
@@ -72,12 +78,12 @@ func (c *serveCommand) Run(io streams) error {
 		return err
 	}
 	defer stopUpkeep()
-	c.greet(io, l.Addr())
-	return c.serve(ctx, api, l, s, stopUpkeep, logger)
+	c.greet(ctx, io, l.Addr(), authority)
+	return c.serve(ctx, api, l, s, func() { stopAdmin(); stopUpkeep() }, logger)
 }
 
 // serve answers requests on l until ctx is done or s has failed.
-func (c *serveCommand) serve(ctx context.Context, api *server.Server, l net.Listener, s store.Store, stopUpkeep func(), logger *slog.Logger) error {
+func (c *serveCommand) serve(ctx context.Context, api *server.Server, l net.Listener, s store.Store, stopWork func(), logger *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -103,7 +109,7 @@ func (c *serveCommand) serve(ctx context.Context, api *server.Server, l net.List
 		return &exitError{exitStoreFailed, errors.New("the store failed; what was acknowledged is on disk, start again to serve it")}
 	default:
 	}
-	stopUpkeep()
+	stopWork()
 	if err == nil {
 		err = s.Close()
 	}
@@ -151,18 +157,13 @@ func (c *serveCommand) validate() error {
 	if c.Store == "" {
 		return usageError("--store must name a file or a database")
 	}
-	host, _, err := net.SplitHostPort(c.Addr)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
 		return usageError("--addr: %w", err)
 	}
 	if c.Pprof != "" {
 		if host, _, err := net.SplitHostPort(c.Pprof); err != nil || !isLoopback(host) {
 			return usageError("--pprof must be host:port on the loopback interface")
 		}
-	}
-	if !c.InsecureOpen && !isLoopback(host) {
-		return usageError("--addr %s is not a loopback address, and there is no authentication: whoever reaches the server "+
-			"could read and write everything; --insecure-open allows that", c.Addr)
 	}
 	return nil
 }
@@ -183,15 +184,4 @@ func (c *serveCommand) logger(io streams) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(io.err, options)), nil
 	}
 	return slog.New(slog.NewTextHandler(io.err, options)), nil
-}
-
-// greet says where the server is and how to try it.
-func (c *serveCommand) greet(io streams, addr net.Addr) {
-	fmt.Fprintf(io.out, "tidemark serves %s on %s://%s\n", store.Name(c.Store), c.scheme(), addr)
-	if host, _, _ := net.SplitHostPort(addr.String()); isLoopback(host) {
-		fmt.Fprintln(io.out, "There is no authentication: every program on this machine can read and write everything.")
-	} else {
-		fmt.Fprintln(io.out, "WARNING: there is no authentication: whoever reaches this address can read and write everything.")
-	}
-	fmt.Fprintf(io.out, "Try it: curl '%s://%s/v1/sync?mutationsSince=0'\n", c.scheme(), addr)
 }

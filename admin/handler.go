@@ -1,0 +1,115 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"tidemark/auth"
+	"tidemark/mutlog"
+)
+
+// Options say what a Handler works on.
+type Options struct {
+	Store     mutlog.Store
+	Authority *auth.Authority
+	Logger    *slog.Logger
+}
+
+// Handler answers the requests of operators. Whoever reaches it may do
+// everything.
+type Handler struct {
+	Options
+	mux *http.ServeMux
+}
+
+// NewHandler returns a handler.
+func NewHandler(o Options) *Handler {
+	h := &Handler{Options: o, mux: http.NewServeMux()}
+	for pattern, do := range h.routes() {
+		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			h.answer(w, r, do)
+		})
+	}
+	return h
+}
+
+// routes is the route table.
+func (h *Handler) routes() map[string]handlerFunc {
+	return map[string]handlerFunc{
+		"GET /v1/tokens":         h.listTokens,
+		"POST /v1/tokens":        h.createToken,
+		"DELETE /v1/tokens":      h.revokeTokens,
+		"DELETE /v1/tokens/{id}": h.revokeToken,
+	}
+}
+
+// handlerFunc does what a request asks for. What it returns is sent as JSON,
+// unless it has sent an answer of its own and returns nil.
+type handlerFunc func(w http.ResponseWriter, r *http.Request) (any, error)
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, do handlerFunc) {
+	body, err := do(w, r)
+	status := http.StatusOK
+	if err != nil {
+		e := errorOf(err)
+		status, body = e.Status, struct {
+			Error *Error `json:"error"`
+		}{e}
+		h.Logger.Warn("an operator's request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	} else if r.Method != http.MethodGet {
+		h.Logger.Info("an operator's request", "method", r.Method, "path", r.URL.Path)
+	}
+	if body == nil {
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body) // if the command is gone there is nobody to tell
+}
+
+// maxBodyBytes bounds the body of a request that is decoded at once.
+const maxBodyBytes = 1 << 20
+
+// decode reads the body of a request into to.
+func decode(r *http.Request, to any) error {
+	d := json.NewDecoder(io.LimitReader(r.Body, maxBodyBytes))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return &Error{Status: http.StatusBadRequest, Message: "the body is not what it should be: " + err.Error()}
+	}
+	return nil
+}
+
+// Error is a request that failed.
+type Error struct {
+	Status  int    `json:"status"` // of HTTP
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// errorOf is the one place where errors become answers. Operators may know
+// everything.
+func errorOf(err error) *Error {
+	var known *Error
+	var token *auth.TokenError
+	status := http.StatusInternalServerError
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &token):
+		status = http.StatusBadRequest
+	case errors.Is(err, auth.ErrNoToken):
+		status = http.StatusNotFound
+	case errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrOutcomeUnknown):
+		status = http.StatusServiceUnavailable
+	}
+	return &Error{status, err.Error()}
+}
