@@ -21,13 +21,15 @@ var imports = map[string][]string{
 	"tidemark/store/storetest":    {"tidemark/store", "tidemark/store/postgrestest"},
 	"tidemark/store/postgrestest": {},
 	"tidemark/devices":            {"tidemark/mutlog", "golang.org/x/sync"},
+	"tidemark/transfer":           {"tidemark/mutlog"},
+	"tidemark/export":             {"tidemark/mutlog", "tidemark/transfer"},
 	"tidemark/backup":             {"tidemark/mutlog", "tidemark/store"},
 	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth", "tidemark/devices"},
 	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},
-	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/backup", "tidemark/devices", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/resources", "tidemark/bench/load", "github.com/alecthomas/kong", "tidemark/admin", "tidemark/auth"},
+	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/backup", "tidemark/devices", "tidemark/export", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/resources", "tidemark/bench/load", "github.com/alecthomas/kong", "tidemark/admin", "tidemark/auth"},
 	"tidemark/auth":               {"tidemark/mutlog", "github.com/oklog/ulid/v2", "github.com/go-json-experiment/json", "github.com/golang-jwt/jwt/v5", "github.com/MicahParks/jwkset", "github.com/goccy/go-yaml"},
 	"tidemark/resources":          {"tidemark/mutlog", "github.com/goccy/go-yaml", "github.com/go-json-experiment/json", "github.com/santhosh-tekuri/jsonschema/v6"},
-	"tidemark/admin":              {"tidemark/auth", "tidemark/mutlog", "tidemark/store"},
+	"tidemark/admin":              {"tidemark/auth", "tidemark/backup", "tidemark/devices", "tidemark/export", "tidemark/mutlog", "tidemark/store", "tidemark/transfer"},
 }
 
 // tools are packages that measure and break the others.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tidemark/auth"
+	"tidemark/export"
 	"tidemark/mutlog"
 	"tidemark/store"
 )
@@ -79,8 +80,12 @@ func open(ctx context.Context, url string) (*Client, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	o := Options{Store: s, Authority: authority, Logger: logger}
+	if store.IsDatabase(url) {
+		o.Settle = 3 * export.HoldsEvery // servers may be at work on it
+	}
 	l := newPipe()
-	h := &http.Server{ReadHeaderTimeout: time.Minute, Handler: NewHandler(Options{Store: s, Authority: authority, Logger: logger})}
+	h := &http.Server{ReadHeaderTimeout: time.Minute, Handler: NewHandler(o)}
 	go h.Serve(l)
 	t := &http.Transport{DialContext: l.dial}
 	return &Client{http: &http.Client{Transport: t}, close: func() error {

@@ -1,14 +1,21 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"tidemark/auth"
+	"tidemark/backup"
+	"tidemark/devices"
+	"tidemark/export"
 	"tidemark/mutlog"
+	"tidemark/store"
+	"tidemark/transfer"
 )
 
 // Options say what a Handler works on.
@@ -16,6 +23,20 @@ type Options struct {
 	Store     mutlog.Store
 	Authority *auth.Authority
 	Logger    *slog.Logger
+
+	// Devices is what a server has seen of devices; nil where there is no
+	// server.
+	Devices *devices.Tracker
+
+	// Holds is what a server refuses users by; nil where there is no server.
+	Holds *export.Holds
+
+	// Settle is how long servers may take to notice an import.
+	Settle time.Duration
+
+	// Backup makes backups; nil means with this process alone, and none of a
+	// database.
+	Backup Backup
 }
 
 // Handler answers the requests of operators. Whoever reaches it may do
@@ -27,6 +48,14 @@ type Handler struct {
 
 // NewHandler returns a handler.
 func NewHandler(o Options) *Handler {
+	if o.Devices == nil {
+		o.Devices = devices.NewTracker(o.Store, o.Logger)
+	}
+	if bolt, ok := o.Store.(*store.Bolt); ok && o.Backup == nil {
+		o.Backup = func(ctx context.Context, file string, b backup.Options) (*backup.Manifest, error) {
+			return backup.Make(ctx, bolt, file, b)
+		}
+	}
 	h := &Handler{Options: o, mux: http.NewServeMux()}
 	for pattern, do := range h.routes() {
 		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -43,6 +72,11 @@ func (h *Handler) routes() map[string]handlerFunc {
 		"POST /v1/tokens":        h.createToken,
 		"DELETE /v1/tokens":      h.revokeTokens,
 		"DELETE /v1/tokens/{id}": h.revokeToken,
+		"GET /v1/user":           h.showUser,
+		"GET /v1/user/export":    h.exportUser,
+		"POST /v1/user/import":   h.importUser,
+		"POST /v1/backup":        h.work(h.makeBackup),
+		"POST /v1/fence":         h.fence,
 	}
 }
 
@@ -104,8 +138,10 @@ func errorOf(err error) *Error {
 	switch {
 	case errors.As(err, &known):
 		return known
-	case errors.As(err, &token):
+	case errors.As(err, &token), errors.Is(err, export.ErrFormat):
 		status = http.StatusBadRequest
+	case errors.Is(err, export.ErrNotEmpty), errors.Is(err, export.ErrOther), errors.Is(err, transfer.ErrDiverged), errors.Is(err, backup.ErrExists):
+		status = http.StatusConflict
 	case errors.Is(err, auth.ErrNoToken):
 		status = http.StatusNotFound
 	case errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrOutcomeUnknown):

@@ -118,8 +118,8 @@ func TestMake(t *testing.T) {
 		t.Errorf("(- store, + backup)\n%s", diff)
 	}
 	mutlogtest.CheckSound(t, copied)
-	if _, err := backup.Make(t.Context(), s, path, backup.Options{}); err == nil {
-		t.Error("a file was replaced by a backup")
+	if _, err := backup.Make(t.Context(), s, path, backup.Options{}); !errors.Is(err, backup.ErrExists) {
+		t.Errorf("a file was replaced by a backup: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -37,6 +38,9 @@ func (o *Options) progress(step string) func(done, total int64) {
 	}
 }
 
+// ErrExists: there is a file where a backup should be.
+var ErrExists = errors.New("exists; a backup never replaces a file")
+
 // Make writes a backup of s to the new file at path, and returns its manifest.
 //
 // First it copies the pages of the store beside path: while that lasts, the
@@ -47,7 +51,7 @@ func Make(ctx context.Context, s *store.Bolt, path string, o Options) (*Manifest
 		o.Finish = Finish
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return nil, fmt.Errorf("%s exists; a backup never replaces a file", path)
+		return nil, fmt.Errorf("%s %w", path, ErrExists)
 	}
 	work, err := newWorkplace(path + workSuffix)
 	if err != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"unicode"
@@ -104,6 +105,12 @@ func (s *Server) asPrincipal(scope string, handler func(echo.Context, *auth.Prin
 		if err := v.isOf(who.User); err != nil {
 			return err
 		}
+		if s.Held != nil && s.Held(who.User) {
+			return errHeld
+		}
 		return handler(c, who)
 	}
 }
+
+// errHeld refuses a user whose log is not whole.
+var errHeld = fmt.Errorf("%w: an import into the log of this user has not ended", mutlog.ErrUnavailable)

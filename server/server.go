@@ -71,6 +71,10 @@ type Options struct {
 	// Rates bound how often clients may ask.
 	Rates Rates
 
+	// Held, if not nil, tells whether the log of a user must not be served now;
+	// such requests are answered with 503.
+	Held func(mutlog.User) bool
+
 	// Devices, if not nil, is told what became of each push and pull.
 	Devices *devices.Tracker
 

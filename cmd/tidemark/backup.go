@@ -10,38 +10,39 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 
+	"tidemark/admin"
 	"tidemark/backup"
+	"tidemark/mutlog"
 	"tidemark/store"
 )
 
 // Run writes a backup of a store.
 func (c *backupCommand) Run(io streams) error {
-	ctx, stop := untilInterrupted()
-	defer stop()
 	if c.Worker != "" {
+		ctx, stop := untilInterrupted()
+		defer stop()
 		return c.finish(ctx, io)
 	}
-	if _, err := os.Stat(c.Store); err != nil { // it would be created
-		return &exitError{exitStorePath, err}
-	}
-	s, err := store.OpenBolt(c.Store, store.BoltOptions{})
-	if err != nil {
-		return storeError(err)
-	}
-	defer s.Close()
-	steps := newSteps(io.err, inBytes)
-	defer steps.end()
-	m, err := backup.Make(ctx, s, c.File, backup.Options{BytesPerSecond: c.Rate, Progress: steps.report, Finish: finishApart})
+	file, err := filepath.Abs(c.File) // the server may be elsewhere
 	if err != nil {
 		return err
 	}
-	steps.end()
-	fmt.Fprintf(io.out, "%s holds %d users and %d batches in %s, and is sound\n", c.File, m.Users, m.Batches, inBytes.text(float64(m.Bytes), ""))
-	return nil
+	return c.administer(false, func(ctx context.Context, a *admin.Client) error {
+		steps := newSteps(io.err, inBytes)
+		defer steps.end()
+		m, err := a.Backup(ctx, admin.NewBackup{File: file, BytesPerSecond: c.Rate}, steps.report)
+		if err != nil {
+			return err
+		}
+		steps.end()
+		fmt.Fprintf(io.out, "%s holds %d users and %d batches in %s, and is sound\n", c.File, m.Users, m.Batches, inBytes.text(float64(m.Bytes), ""))
+		return nil
+	})
 }
 
 // workerEvent is a line that the worker of a backup prints.
@@ -123,7 +124,7 @@ func (f *backupFlags) validate() error {
 }
 
 // schedule returns what makes backups of s, or nil if that is not asked for.
-func (f *backupFlags) schedule(s store.Store, logger *slog.Logger) (*backup.Schedule, error) {
+func (f *backupFlags) schedule(s mutlog.Store, logger *slog.Logger) (*backup.Schedule, error) {
 	if f.BackupDir == "" {
 		return nil, nil
 	}

@@ -12,6 +12,8 @@ type cli struct {
 	Check     checkCommand     `cmd:"" help:"Verify a store that is not being served, or a copy: structure, checksums and every rule of the log."`
 	Backup    backupCommand    `cmd:"" help:"Write a backup of a store to a new file, and verify it."`
 	Restore   restoreCommand   `cmd:"" help:"Put the store in a backup in the place of the one that is there, which is kept under another name. Devices that have seen more than the backup holds are told, and send again what was lost."`
+	Fence     fenceCommand     `cmd:"" help:"Record that the store was restored: devices that have seen more than it holds are told, and send again what was lost. For a database, after a recovery to a point in time and before a server starts on it; restore does it by itself."`
+	User      userCommand      `cmd:"" help:"Show, export or import what the store has of a user, whether or not a server runs on it."`
 	Compact   compactCommand   `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
 	Resources resourcesCommand `cmd:"" help:"Look at a resource file, see docs/resources.md."`
 	Token     tokenCommand     `cmd:"" help:"Make, list and revoke API tokens, whether or not a server runs on the store."`
@@ -74,6 +76,35 @@ type backupFlags struct {
 type restoreCommand struct {
 	storeFlag
 	File string `arg:"" help:"The backup."`
+}
+
+type fenceCommand struct {
+	storeFlag
+	At string `help:"When the store was restored, as 2027-01-31T18:00:00Z; now, by default. No device can have seen a later mutation, unless the clock of the server was wrong."`
+}
+
+type userCommand struct {
+	Show   userShowCommand   `cmd:"" help:"Show the log of a user, and why a device does not sync: when each was seen, up to where it knows the log, and with what it was refused last."`
+	Export userExportCommand `cmd:"" help:"Write the log of a user as lines of JSON, with all that devices rely on."`
+	Import userImportCommand `cmd:"" help:"Read an export into a store in which its user has no log: devices go on there without a full sync. An import that was interrupted goes on when it is run again, and its user is refused until then."`
+}
+
+type userShowCommand struct {
+	storeFlag
+	User string `arg:"" help:"The user."`
+	JSON bool   `name:"json" help:"Print it as JSON."`
+}
+
+type userExportCommand struct {
+	storeFlag
+	User string `arg:"" help:"The user."`
+	File string `arg:"" help:"Where to: a file that does not exist, or - for stdout."`
+}
+
+type userImportCommand struct {
+	storeFlag
+	File string `arg:"" help:"The export, or - for stdin."`
+	As   string `help:"The user whose log it becomes; by default the one whose it was." placeholder:"USER"`
 }
 
 type compactCommand struct{ storeFlag }

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"tidemark"
+	"tidemark/admin"
 	"tidemark/devices"
+	"tidemark/export"
 	"tidemark/mutlog"
 	"tidemark/server"
 	"tidemark/store"
@@ -47,11 +49,11 @@ func (c *serveCommand) Run(io streams) error {
 		return storeError(err)
 	}
 	defer s.Close()
-	authority, stopAdmin, err := c.authority(ctx, s, logger)
+	authority, stopAuthority, err := c.authority(ctx, s, logger)
 	if err != nil {
 		return err
 	}
-	defer stopAdmin()
+	defer stopAuthority()
 	l, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return &exitError{exitAddress, err}
@@ -63,6 +65,11 @@ func (c *serveCommand) Run(io streams) error {
 	}
 	options.Log = mutlog.New(s, options.Limits)
 	options.Devices = devices.NewTracker(s, logger)
+	holds := &export.Holds{Store: s, Logger: logger}
+	if err := holds.Refresh(ctx); err != nil {
+		return err
+	}
+	options.Held = holds.Held
 	options.Resources = kinds
 	options.Authenticate = server.Authenticator(authority)
 	api := server.New(options)
@@ -73,13 +80,13 @@ func (c *serveCommand) Run(io streams) error {
 		}
 		defer stopProfiles()
 	}
-	stopUpkeep, err := c.upkeep(ctx, s, options.Devices, logger)
+	stopUpkeep, err := c.upkeep(ctx, admin.Options{Store: s, Authority: authority, Devices: options.Devices, Holds: holds, Logger: logger})
 	if err != nil {
 		return err
 	}
 	defer stopUpkeep()
 	c.greet(ctx, io, l.Addr(), authority)
-	return c.serve(ctx, api, l, s, func() { stopAdmin(); stopUpkeep() }, logger)
+	return c.serve(ctx, api, l, s, func() { stopAuthority(); stopUpkeep() }, logger)
 }
 
 // serve answers requests on l until ctx is done or s has failed.

@@ -8,15 +8,13 @@ import (
 	"net"
 	"sync"
 
-	"tidemark/admin"
 	"tidemark/auth"
 	"tidemark/mutlog"
 	"tidemark/store"
 )
 
-// authority returns who says who is asking, and offers the socket through which
-// operators make tokens while the server runs, until stop is called. An open
-// server may listen on the loopback interface only.
+// authority returns who says who is asking, until stop is called. An open server
+// may listen on the loopback interface only.
 func (c *serveCommand) authority(ctx context.Context, s store.Store, logger *slog.Logger) (a *auth.Authority, stop func(), err error) {
 	issuers, err := c.issuers()
 	if err != nil {
@@ -41,9 +39,6 @@ func (c *serveCommand) authority(ctx context.Context, s store.Store, logger *slo
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { a.Run(ctx) })
-	if !store.IsDatabase(c.Store) { // which any process can open
-		c.offerAdmin(ctx, &running, admin.NewHandler(admin.Options{Store: s, Authority: a, Logger: logger}), logger)
-	}
 	return a, func() { cancel(); running.Wait() }, nil
 }
 
@@ -62,21 +57,6 @@ func (f *jwtFlags) issuers() (list []auth.Issuer, err error) {
 	}
 	return append(list, auth.Issuer{Issuer: f.JWTIssuer, Audience: f.JWTAudience, Keys: f.JWTKeys,
 		SecretFile: f.JWTSecretFile, Scopes: f.JWTScopes}), nil
-}
-
-// offerAdmin serves the socket beside the store. Without it the store is served
-// all the same, and operators must stop the server to change tokens.
-func (c *serveCommand) offerAdmin(ctx context.Context, running *sync.WaitGroup, h *admin.Handler, logger *slog.Logger) {
-	l, err := admin.Listen(c.Store)
-	if err != nil {
-		logger.Warn("there is no control socket: tokens can be changed only while the server is stopped", "error", err)
-		return
-	}
-	running.Go(func() {
-		if err := admin.Serve(ctx, l, h); err != nil {
-			logger.Error("the control socket failed", "error", err)
-		}
-	})
 }
 
 // greet says where the server is, who gets in, and how to try it.

@@ -5,29 +5,56 @@ import (
 	"log/slog"
 	"sync"
 
-	"tidemark/devices"
+	"tidemark/admin"
+	"tidemark/backup"
 	"tidemark/store"
 )
 
-// upkeep begins what goes on beside requests: it makes backups and notes what
-// was seen of devices. stop ends it, and must be called once no request is under
-// way and before s is closed; to call it again does nothing.
-func (c *serveCommand) upkeep(ctx context.Context, s store.Store, seen *devices.Tracker, logger *slog.Logger) (stop func(), err error) {
-	schedule, err := c.schedule(s, logger)
+// upkeep begins what goes on beside requests: the server makes backups, notes
+// what it sees of devices, and answers operators. stop ends it, and must be
+// called once no request is under way and before the store is closed; to call it
+// again does nothing.
+func (c *serveCommand) upkeep(ctx context.Context, o admin.Options) (stop func(), err error) {
+	schedule, err := c.schedule(o.Store, o.Logger)
 	if err != nil {
 		return nil, err
+	}
+	if bolt, ok := o.Store.(*store.Bolt); ok {
+		o.Backup = func(ctx context.Context, file string, b backup.Options) (*backup.Manifest, error) {
+			b.Finish = finishApart
+			return backup.Make(ctx, bolt, file, b)
+		}
 	}
 	// Requests go on for a while after ctx.
 	lasting, cancelLasting := context.WithCancel(context.WithoutCancel(ctx))
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { seen.Run(lasting) })
+	running.Go(func() { o.Devices.Run(lasting) })
+	running.Go(func() { o.Holds.Run(lasting) })
 	if schedule != nil {
 		running.Go(func() { schedule.Run(ctx) })
+	}
+	if !store.IsDatabase(c.Store) { // which any process can open
+		c.offerAdmin(ctx, &running, admin.NewHandler(o), o.Logger)
 	}
 	return func() {
 		cancel()
 		cancelLasting()
 		running.Wait()
 	}, nil
+}
+
+// offerAdmin serves the socket beside the store. Without it the store is served
+// all the same, and operators must stop the server to do something.
+func (c *serveCommand) offerAdmin(ctx context.Context, running *sync.WaitGroup, h *admin.Handler, logger *slog.Logger) {
+	l, err := admin.Listen(c.Store)
+	if err != nil {
+		logger.Warn("there is no control socket: commands such as token and user work only while the server is stopped", "error", err)
+		return
+	}
+	running.Go(func() {
+		if err := admin.Serve(ctx, l, h); err != nil {
+			logger.Error("the control socket failed", "error", err)
+		}
+	})
 }

@@ -1,0 +1,81 @@
+package export
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"time"
+
+	"tidemark/mutlog"
+	"tidemark/transfer"
+)
+
+// Write writes the log of user, as it is at the head of now, to w.
+func Write(ctx context.Context, store mutlog.Store, user mutlog.User, w io.Writer) error {
+	header := &Header{Kind: kind, Version: version, User: user, Made: time.Now().UTC().Truncate(time.Second)}
+	err := store.View(ctx, user, func(tx mutlog.Reader) (err error) {
+		if header.Head, err = tx.Head(); err != nil {
+			return err
+		}
+		bounds, err := tx.Bounds()
+		header.Bounds = boundsOf(bounds)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	out := &writer{hash: sha256.New(), buffered: bufio.NewWriterSize(w, 64<<10)}
+	if err := out.json(header); err != nil {
+		return err
+	}
+	trailer := new(Trailer)
+	for b, err := range transfer.Batches(ctx, store, user, mutlog.Beginning) {
+		if err != nil {
+			return err
+		}
+		if b.First() > header.Head {
+			break // it was pushed since
+		}
+		trailer.Batches++
+		trailer.Mutations += int64(len(b.Entries))
+		if out.text, err = appendBatch(out.text[:0], b); err != nil {
+			return err
+		}
+		if err := out.line(out.text); err != nil {
+			return err
+		}
+	}
+	trailer.SHA256 = hex.EncodeToString(out.hash.Sum(nil))
+	if err := out.json(trailer); err != nil {
+		return err
+	}
+	return out.buffered.Flush()
+}
+
+// writer writes lines and sums them up.
+type writer struct {
+	hash interface {
+		io.Writer
+		Sum([]byte) []byte
+	}
+	buffered *bufio.Writer
+	text     []byte // of a line, to be used again
+}
+
+func (w *writer) json(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return w.line(text)
+}
+
+func (w *writer) line(text []byte) error {
+	text = append(text, '\n')
+	w.hash.Write(text)
+	_, err := w.buffered.Write(text)
+	return err
+}
