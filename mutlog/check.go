@@ -60,7 +60,8 @@ type logChecker struct {
 	report func(string)
 	head   Timestamp
 	newest map[Ref]Timestamp
-	last   *Batch // that at read
+	last   *Batch           // that at read
+	live   map[string]Count // as the newest batch has it
 }
 
 func newLogChecker(user User, report func(string)) *logChecker {
@@ -97,6 +98,7 @@ func (c *logChecker) next(tx Reader) (more bool, err error) {
 
 // search checks that the newest mutation of every resource is found.
 func (c *logChecker) search(tx Reader) error {
+	live := map[string]Count{}
 	byTime := func(a, b Ref) int { return cmp.Compare(c.newest[a], c.newest[b]) }
 	for refs := range slices.Chunk(slices.SortedFunc(maps.Keys(c.newest), byTime), 1000) {
 		found, err := tx.Newest(refs, c.head)
@@ -107,9 +109,28 @@ func (c *logChecker) search(tx Reader) error {
 			if want := c.newest[ref]; found[i] == nil || found[i].Timestamp != want {
 				c.fault(want, "it is the newest of its resource, but is not found as that")
 			}
+			live[ref.Resource] = live[ref.Resource].plus(found[i].weight())
 		}
 	}
+	c.counts(live)
 	return nil
+}
+
+// counts checks what the newest batch says of what is live: each kind that it
+// names, and all others together (rule 24).
+func (c *logChecker) counts(live map[string]Count) {
+	want := map[string]Count{}
+	for kind, n := range live {
+		if _, apart := c.live[kind]; !apart {
+			kind = ""
+		}
+		want[kind] = want[kind].plus(n)
+	}
+	for kind, got := range c.live {
+		if got != want[kind] {
+			c.fault(c.head, "its batch says that %+v of %q is live, which is %+v (rule 24)", got, kind, want[kind])
+		}
+	}
 }
 
 // batch checks one batch on top of the state before it.
@@ -131,6 +152,7 @@ func (c *logChecker) batch(tx Reader, b *Batch) error {
 	for i := range b.Entries {
 		c.entry(&b.Entries[i], before[i])
 	}
+	c.live = b.Live
 	return c.receipt(tx, b)
 }
 

@@ -11,10 +11,11 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Limits bound what one push may hold.
+// Limits bound what one push may hold, and what it may leave.
 type Limits struct {
-	Mutations int // mutations in a batch
-	DataBytes int // bytes of the data of one mutation, and of a resource's data after it
+	Mutations int   // mutations in a batch
+	DataBytes int   // bytes of the data of one mutation, and of a resource's data after it
+	Quota     Count // what a user may have alive; 0 for no bound
 }
 
 // DefaultLimits are the limits of the protocol.

@@ -73,4 +73,9 @@
 //     give nothing of that kind, of the log's history neither, nor do the changes
 //     in the answer to a push; a push with one mutation of it is refused whole,
 //     and so is the question for it by name. The head is that of the whole log.
+//  24. There may be a quota of what a user has alive: bytes of data, resources,
+//     and resources of a kind. A push is refused if after it more is live than
+//     the quota and than before; its mutations are those at fault that what the
+//     push frees leaves no room for. So none is refused for a DELETE, nor for
+//     making a resource smaller, nor one that was applied before.
 package mutlog

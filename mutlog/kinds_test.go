@@ -52,6 +52,9 @@ func TestKinds(t *testing.T) {
 			}
 		}
 	}
+	if _, err := DecodePush([]byte(`{"mutations":[{"type":"CREATE","resource":"SMALL","data":{"a":1}}]}`), Limits{Mutations: 1, DataBytes: 6}, access(kinds)); err == nil {
+		t.Error("the bound of a kind goes beyond that of all")
+	}
 	f := newFixture(t)
 	f.sent(kinds, `{"type":"CREATE","resource":"SMALL","resourceId":"a","data":{"a":1}}`)
 	_, err := f.send(kinds, `{"type":"UPDATE","resource":"SMALL","resourceId":"a","data":{"b":2}}`)

@@ -69,6 +69,21 @@ type Pushed struct {
 // ErrKeyReused or *ValidationError; then nothing has changed.
 func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 	created := p.Access.Kinds.created(p.Mutations)
+	var counted *census
+	for {
+		pushed, err := l.push(ctx, user, &p, created, counted)
+		if err != errUncounted {
+			return pushed, err
+		}
+		if counted, err = l.count(ctx, user); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// push is one try of a push: errUncounted asks for another with a census.
+// created is what schemas found in its CREATEs.
+func (l *Log) push(ctx context.Context, user User, p *Push, created [][]Violation, counted *census) (*Pushed, error) {
 	var batch *Batch
 	var replayed bool
 	var head Timestamp
@@ -80,20 +95,24 @@ func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 		if err != nil {
 			return err
 		}
-		batch, err = receipt(tx, head, &p)
+		batch, err = receipt(tx, head, p)
 		if err != nil {
 			return err
 		}
 		if replayed = batch != nil; replayed {
-			return retell(batch, head, &bounds, &p)
+			return retell(batch, head, &bounds, p)
 		}
-		if err := admit(tx, head, &bounds, &p); err != nil {
+		if err := admit(tx, head, &bounds, p); err != nil {
 			return firstOf(created, err)
 		}
 		if len(p.Mutations) == 0 {
 			return nil
 		}
-		if batch, err = l.apply(tx, head, &bounds, &p, created); err != nil {
+		ledger, err := l.ledger(tx, head, p, counted)
+		if err != nil {
+			return err
+		}
+		if batch, err = l.apply(tx, head, &bounds, p, created, ledger); err != nil {
 			return err
 		}
 		return tx.Append(batch)
@@ -104,7 +123,7 @@ func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 	if batch == nil {
 		batch = &Batch{Base: p.Base, Previous: head}
 	}
-	return l.pushed(user, &p, batch, replayed), nil
+	return l.pushed(user, p, batch, replayed), nil
 }
 
 // admit checks the cursor of a push (rules 8, 9, 12, 17 and 18).
@@ -155,8 +174,8 @@ func firstOf(created [][]Violation, err error) error {
 }
 
 // apply makes the batch that p becomes on top of head (rules 3, 6, 7 and 17).
-// created is what schemas found in its CREATEs.
-func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push, created [][]Violation) (*Batch, error) {
+// created is what schemas found in its CREATEs, ledger what is live before it.
+func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push, created [][]Violation, ledger *ledger) (*Batch, error) {
 	first, err := next(l.Now(), max(head, bounds.end()), len(p.Mutations))
 	if err != nil {
 		return nil, err
@@ -192,8 +211,12 @@ func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push, created 
 		} else if created != nil {
 			faults.violations(i, created[i])
 		}
+		ledger.enter(e, before)
 		inBatch[e.Ref()] = e
 	}
+	ledger.judge(l.limits.Quota, p.Access.Kinds, &faults)
+	faults.sort()
+	batch.Live = ledger.after()
 	return batch, faults.err()
 }
 

@@ -41,7 +41,12 @@ func (s *Server) limits(c echo.Context, _ *auth.Principal) error {
 			{"pageSize", pageSize},
 			{"maxQueryParameters", maxParameters},
 			{"maxHeaderBytes", int64(s.MaxHeaderBytes)},
+			{"quotaBytes", s.Limits.Quota.Bytes},
+			{"quotaResources", s.Limits.Quota.Resources},
 		} {
+			if limit.value == 0 {
+				continue // there is none
+			}
 			a.text(next + `"` + limit.name + `":`)
 			a.number(limit.value)
 			next = ","

@@ -126,3 +126,22 @@ func TestReloadedResources(t *testing.T) {
 	push("A", 422)
 	r.get("mutationsSince=-1").expect(t, 200, `"resource":"A"`)
 }
+
+// TestQuotaOnTheWire: a push over a bound is refused, clients learn of the
+// bounds, and what frees something goes through (docs/resources.md, "Quotas").
+func TestQuotaOnTheWire(t *testing.T) {
+	r := newRig(t, going(t, links), func(o *server.Options) { o.Limits.Quota = mutlog.Count{Bytes: 30, Resources: 4} })
+	r.send("GET", "/v1/sync/limits", "").expect(t, 200, `,"quotaBytes":30,"quotaResources":4,"resources":{`)
+	note := func(id, data string) string {
+		return fmt.Sprintf(`{"type":"CREATE","resource":"NOTE","resourceId":%q,"data":%s}`, id, data)
+	}
+	full := body(note("a", `{"x":12345}`), note("b", `{}`), note("c", `{}`))
+	r.post("lastMutationAt=-1", full).expect(t, 200, "")
+	on := fmt.Sprintf("lastMutationAt=%d", start+2)
+	r.post(on, body(note("d", `{}`), `{"type":"CREATE","resource":"LINK","data":{"from":1,"to":222}}`)).expect(t, 422,
+		`"details":{"errors":[{"index":0,"member":"maxResources","message":"Quota exceeded at mutation[0]: at most 3 of NOTE"},`+
+			`{"index":1,"member":"quotaBytes","message":"Quota exceeded at mutation[1]: at most 30 bytes"},`+
+			`{"index":1,"member":"quotaResources","message":"Quota exceeded at mutation[1]: at most 4 resources"}]}`)
+	r.post("lastMutationAt=-1", full).expect(t, 200, "") // replayed
+	r.post(on, body(`{"type":"DELETE","resource":"NOTE","resourceId":"a"}`, note("d", `{"x":1234}`))).expect(t, 200, "")
+}

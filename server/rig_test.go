@@ -64,6 +64,11 @@ func newRig(t testing.TB, change ...func(*server.Options)) *rig {
 	for _, f := range change {
 		f(&options)
 	}
+	if options.Limits.Quota != (mutlog.Count{}) {
+		now := r.rules.Now
+		*r.rules = *mutlog.New(r.store, options.Limits)
+		r.rules.Now = now
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	served := make(chan error, 1)

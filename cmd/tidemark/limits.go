@@ -19,6 +19,8 @@ type limitFlags struct {
 	MaxBodyBytes   int64         `help:"Largest body of a push, in bytes." default:"1048576"`
 	MaxMutations   int           `help:"Most mutations in a push." default:"100"`
 	MaxDataBytes   int           `help:"Largest data of a resource, in bytes." default:"65536"`
+	QuotaBytes     int64         `help:"Most bytes of data that a user may have alive; 0 for no bound. What frees some is never refused." default:"0"`
+	QuotaResources int64         `help:"Most live resources that a user may have; 0 for no bound." default:"0"`
 	MaxHeaderBytes int           `help:"Most bytes of a request line and headers." default:"16384"`
 	MaxConnections int           `help:"Most connections at once; one more is answered with 503." default:"4096"`
 	MaxMemory      int64         `help:"Most memory that the requests under way may hold, in bytes; what does not fit is answered with 503. 0 means half of GOMEMLIMIT, or without one a quarter of what the machine or container has, at most 2 GiB." default:"0"`
@@ -36,6 +38,8 @@ func (f *limitFlags) validate() error {
 		return usageError("--max-mutations must be from 1 to 1000000")
 	case f.MaxDataBytes < 2 || f.MaxDataBytes > most:
 		return usageError("--max-data-bytes must be from 2 to %d", most)
+	case f.QuotaBytes < 0 || f.QuotaResources < 0:
+		return usageError("--quota-bytes and --quota-resources must not be negative")
 	case f.MaxHeaderBytes < 1024 || f.MaxHeaderBytes > most:
 		return usageError("--max-header-bytes must be from 1024 to %d", most)
 	case f.MaxConnections < 1 || f.MaxConnections > math.MaxInt32:
@@ -50,7 +54,8 @@ func (f *limitFlags) validate() error {
 
 // options fills in the options of a server.
 func (f *limitFlags) options(o server.Options, logger *slog.Logger) server.Options {
-	o.Limits = mutlog.Limits{Mutations: f.MaxMutations, DataBytes: f.MaxDataBytes}
+	o.Limits = mutlog.Limits{Mutations: f.MaxMutations, DataBytes: f.MaxDataBytes,
+		Quota: mutlog.Count{Resources: f.QuotaResources, Bytes: f.QuotaBytes}}
 	o.MaxBodyBytes = f.MaxBodyBytes
 	o.MaxHeaderBytes = f.MaxHeaderBytes
 	o.MaxConnections = connections(f.MaxConnections, logger)
