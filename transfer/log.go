@@ -61,37 +61,24 @@ func Batches(ctx context.Context, store mutlog.Store, user mutlog.User, after mu
 // fails with ErrDiverged. Interrupted, it goes on with Batches later than the
 // head that it has reached.
 func Append(ctx context.Context, store mutlog.Store, user mutlog.User, batches iter.Seq2[*mutlog.Batch, error], appended func(*mutlog.Batch)) error {
-	head := mutlog.Beginning
-	err := store.View(ctx, user, func(tx mutlog.Reader) (err error) {
-		head, err = tx.Head()
-		return err
-	})
-	for b, failed := range batches {
-		if err = errors.Join(err, failed); err != nil {
-			break
+	for b, err := range batches {
+		if err != nil {
+			return err
 		}
-		if err = appendBatch(ctx, store, user, head, b); err != nil {
-			break
+		err := store.Update(ctx, user, func(tx mutlog.Tx) error {
+			if head, err := tx.Head(); err != nil {
+				return err
+			} else if head != b.Previous {
+				return fmt.Errorf("%w: a batch follows %d, the head is %d", ErrDiverged, b.Previous, head)
+			}
+			return tx.Append(b)
+		})
+		if err != nil {
+			return err
 		}
-		head = b.Head()
 		appended(b)
 	}
-	return err
-}
-
-// appendBatch adds a batch to a log whose head is known.
-func appendBatch(ctx context.Context, store mutlog.Store, user mutlog.User, head mutlog.Timestamp, b *mutlog.Batch) error {
-	return store.Update(ctx, user, func(tx mutlog.Tx) error {
-		switch now, err := tx.Head(); {
-		case err != nil:
-			return err
-		case now == b.Head():
-			return nil // this try is not the first, and one before it has succeeded
-		case now != head || b.First() <= head:
-			return fmt.Errorf("%w: its head is %d", ErrDiverged, now)
-		}
-		return tx.Append(b)
-	})
+	return nil
 }
 
 // SetBounds gives a log the bounds that it has elsewhere.

@@ -14,6 +14,7 @@ type cli struct {
 	Restore   restoreCommand   `cmd:"" help:"Put the store in a backup in the place of the one that is there, which is kept under another name. Devices that have seen more than the backup holds are told, and send again what was lost."`
 	Fence     fenceCommand     `cmd:"" help:"Record that the store was restored: devices that have seen more than it holds are told, and send again what was lost. For a database, after a recovery to a point in time and before a server starts on it; restore does it by itself."`
 	User      userCommand      `cmd:"" help:"Show, export or import what the store has of a user, whether or not a server runs on it."`
+	Migrate   migrateCommand   `cmd:"" help:"Copy a store to another, such as a file to a database, and verify that both answer alike. No server may use either meanwhile. Devices go on where they were. Interrupted, it goes on where it was when it is run again."`
 	Compact   compactCommand   `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
 	Resources resourcesCommand `cmd:"" help:"Look at a resource file, see docs/resources.md."`
 	Token     tokenCommand     `cmd:"" help:"Make, list and revoke API tokens, whether or not a server runs on the store."`
@@ -63,6 +64,12 @@ type backupCommand struct {
 	Rate   int64     `help:"Most bytes to read and to write in a second, so that pushes keep their share of the disk; 0 for no bound." default:"67108864"`
 	Worker string    `hidden:"" help:"Make the backup of this copy of a store."`
 	Made   time.Time `hidden:"" help:"When the copy was made."`
+}
+
+type migrateCommand struct {
+	From    string `help:"Store to copy, as serve --store has it." required:"" placeholder:"STORE"`
+	To      string `help:"Store to copy it to: empty, or the target of the same migration before it was interrupted." required:"" placeholder:"STORE"`
+	Workers int    `help:"How many logs are copied at a time." default:"16"`
 }
 
 // backupFlags say which backups a server makes by itself.

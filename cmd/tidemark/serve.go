@@ -49,6 +49,9 @@ func (c *serveCommand) Run(io streams) error {
 		return storeError(err)
 	}
 	defer s.Close()
+	if err := whole(ctx, s, c.Store); err != nil {
+		return err
+	}
 	authority, stopAuthority, err := c.authority(ctx, s, logger)
 	if err != nil {
 		return err
