@@ -63,7 +63,7 @@ func dial(ctx context.Context, path string) (*Client, error) {
 		return nil, fmt.Errorf("asking the server that has the store: %w", err)
 	}
 	conn.Close()
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	t := &http.Transport{ResponseHeaderTimeout: time.Minute, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return dialSocket(ctx, socket)
 	}}
 	return &Client{http: &http.Client{Transport: t}, close: func() error { t.CloseIdleConnections(); return nil }}, nil
