@@ -78,7 +78,7 @@ func unbroken(lines []string) (whole []string) {
 	return whole
 }
 
-var goRun = regexp.MustCompile(`^go run \./cmd/tidemark\b`)
+var goRun = regexp.MustCompile(`(^|\$\()go run \./cmd/tidemark\b`)
 
 func TestReadmeCommands(t *testing.T) { runExamples(t, readmePath, 10) }
 
@@ -121,7 +121,7 @@ func runExamples(t *testing.T, path string, least int) {
 				return strings.Count(printed, "\n") >= len(e.prints)
 			})
 		} else {
-			printed = shell.run(t, goRun.ReplaceAllLiteralString(command, binary(t)))
+			printed = shell.run(t, goRun.ReplaceAllString(command, "${1}"+binary(t)))
 		}
 		if e.silent {
 			continue
