@@ -22,6 +22,7 @@ var imports = map[string][]string{
 	"tidemark/store/postgrestest": {},
 	"tidemark/devices":            {"tidemark/mutlog", "golang.org/x/sync"},
 	"tidemark/transfer":           {"tidemark/mutlog", "golang.org/x/sync"},
+	"tidemark/openapitest":        {"github.com/go-json-experiment/json", "github.com/klauspost/compress", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
 	"tidemark/export":             {"tidemark/mutlog", "tidemark/transfer"},
 	"tidemark/backup":             {"tidemark/mutlog", "tidemark/store"},
 	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth", "tidemark/devices"},

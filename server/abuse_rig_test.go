@@ -24,6 +24,7 @@ import (
 
 	"tidemark"
 	"tidemark/mutlog"
+	"tidemark/openapitest"
 	"tidemark/server"
 	"tidemark/store/storetest"
 )
@@ -347,7 +348,7 @@ func checkLeaks(t testing.TB, req *http.Request, reqBody []byte, res *http.Respo
 	req.Header.Write(&said)
 	said.Write(reqBody)
 	res.Header.Write(&told)
-	body, _ := decoded(res.Header.Get("Content-Encoding"), resBody)
+	body, _ := openapitest.Decoded(res.Header.Get("Content-Encoding"), resBody)
 	told.Write(body)
 	for _, leak := range leaks(told.String(), said.String()) {
 		t.Errorf("%s %.200s, answered %d, tells of the inside: %q", req.Method, req.URL.RequestURI(), res.StatusCode, leak)

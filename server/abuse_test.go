@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"tidemark/openapitest"
 	"tidemark/server"
 )
 
@@ -43,7 +44,7 @@ func summary(got []answer) string {
 	if len(got) == 0 {
 		return ""
 	}
-	return strings.TrimSpace(fmt.Sprint(got[0].StatusCode, " ", errorCode(got[0].Response, []byte(got[0].body))))
+	return strings.TrimSpace(fmt.Sprint(got[0].StatusCode, " ", openapitest.ErrorCode(got[0].Response, []byte(got[0].body))))
 }
 
 // messageOf returns the message of an error, or the whole body of anything else.

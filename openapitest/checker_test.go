@@ -1,4 +1,4 @@
-package server_test
+package openapitest
 
 import (
 	"bytes"
@@ -11,10 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// This file tests the checker itself: that it complains, and not too much.
+// contract is the document that the examples of these tests are of.
+var contract = sync.OnceValues(func() (*Document, error) { return Read("../openapi.yaml") })
 
 // TestContractCheckerComplains makes one thing wrong in a good exchange at a
 // time.
@@ -161,16 +163,20 @@ func madeAnswer(status int, headers ...string) *http.Response {
 	return &http.Response{StatusCode: status, Header: h}
 }
 
-// TestContractTransportComplains shows that a client that goes through a
-// contractTransport fails its test on a wrong answer, and still gets it.
-func TestContractTransportComplains(t *testing.T) {
+// TestTransportComplains shows that a client that goes through a
+// Transport fails its test on a wrong answer, and still gets it.
+func TestTransportComplains(t *testing.T) {
 	const wrong = `{"lastMutationAt":-1}`
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
 	}))
 	defer server.Close()
+	d, err := contract()
+	if err != nil {
+		t.Fatal(err)
+	}
 	spy := &spyTB{TB: t}
-	client := http.Client{Transport: contractTransport{t: spy}}
+	client := http.Client{Transport: Transport{T: spy, Document: d}}
 	res, err := client.Post(server.URL+"/v1/sync?lastMutationAt=-1", "application/json", strings.NewReader(wrong))
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +205,7 @@ func TestContractCheckerAcceptsExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := readDocument()
+	root, err := readDocument("../openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

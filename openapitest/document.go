@@ -1,4 +1,7 @@
-package server_test
+// Package openapitest holds HTTP handlers to their OpenAPI documents, both ways,
+// for tests only: every answer that goes through a Transport must fit the
+// document, and NeverSeen tells what is in the document and was not answered.
+package openapitest
 
 import (
 	"bytes"
@@ -15,18 +18,17 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// This file reads openapi.yaml into what contract_test.go compares answers with.
-//
 // The schemas of OpenAPI 3.1 are JSON Schema 2020-12, so a validator of that
 // does the hard part. The libraries that check whole answers were no help with
 // the rest: they skip 304 and HEAD, let undeclared headers pass, and read the
 // cursors of a query as floats.
 
-// document is what openapi.yaml says.
-type document struct {
+// Document is what an OpenAPI document says, and which of its answers were seen.
+type Document struct {
 	operations map[string]operation // by route, like "GET /v1/sync"
 	headers    map[string]bool      // every header that some answer declares
 	common     []field              // headers that every answer may have
+	seen       sync.Map             // sightings
 }
 
 // The routes of the requests that no operation describes (x-other-requests).
@@ -51,14 +53,14 @@ type response struct {
 // field is a parameter or a header.
 type field struct {
 	name     string
-	in       string // "query" or "header"
+	in       string // "query", "header" or "path"
 	required bool
 	schema   *jsonschema.Schema
 }
 
-// contract returns openapi.yaml, which is read once.
-var contract = sync.OnceValues(func() (*document, error) {
-	root, err := readDocument()
+// Read reads the document in a file.
+func Read(path string) (*Document, error) {
+	root, err := readDocument(path)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +69,7 @@ var contract = sync.OnceValues(func() (*document, error) {
 	if err := l.compiler.AddResource(documentURL, root.value); err != nil {
 		return nil, err
 	}
-	d := &document{operations: map[string]operation{}, headers: map[string]bool{}}
+	d := &Document{operations: map[string]operation{}, headers: map[string]bool{}}
 	for path, item := range root.at("paths").members() {
 		for method, o := range item.members() {
 			d.operations[strings.ToUpper(method)+" "+path] = l.operation(o)
@@ -88,13 +90,13 @@ var contract = sync.OnceValues(func() (*document, error) {
 		}
 	}
 	return d, l.err
-})
+}
 
 // documentURL only has to be the same in AddResource and Compile.
 const documentURL = "file:///openapi.yaml"
 
-func readDocument() (node, error) {
-	text, err := os.ReadFile("../openapi.yaml")
+func readDocument(path string) (node, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return node{}, err
 	}
@@ -163,7 +165,7 @@ func (l *loader) schema(n node) *jsonschema.Schema {
 
 func (l *loader) keep(err error) {
 	if l.err == nil && err != nil {
-		l.err = fmt.Errorf("openapi.yaml: %w", err)
+		l.err = fmt.Errorf("the OpenAPI document: %w", err)
 	}
 }
 

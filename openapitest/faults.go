@@ -1,4 +1,4 @@
-package server_test
+package openapitest
 
 import (
 	"bytes"
@@ -18,8 +18,6 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// This file says what is wrong with an exchange, compared with openapi.yaml.
-
 // exchange is a request and its answer.
 type exchange struct {
 	req     *http.Request
@@ -29,25 +27,40 @@ type exchange struct {
 }
 
 // route returns the route of the document that a request belongs to.
-func (d *document) route(req *http.Request) string {
+func (d *Document) route(req *http.Request) string {
 	path := req.URL.EscapedPath() // an escaped slash is no slash
-	route := req.Method + " " + path
-	if _, ok := d.operations[route]; ok {
-		return route
-	}
+	route := unknownPath
 	for known := range d.operations {
-		if strings.HasSuffix(known, " "+path) {
-			if req.Method == http.MethodOptions && req.Header.Get("Access-Control-Request-Method") != "" {
-				return preflight
-			}
-			return unknownMethod
+		method, template, _ := strings.Cut(known, " ")
+		switch {
+		case !strings.HasPrefix(template, "/") || !matches(template, path):
+		case method == req.Method:
+			return known
+		case req.Method == http.MethodOptions && req.Header.Get("Access-Control-Request-Method") != "":
+			route = preflight
+		default:
+			route = unknownMethod
 		}
 	}
-	return unknownPath
+	return route
+}
+
+// matches tells whether a path is one of a template such as "/v1/tokens/{id}".
+func matches(template, path string) bool {
+	names, parts := strings.Split(template, "/"), strings.Split(path, "/")
+	if len(names) != len(parts) {
+		return false
+	}
+	for i, name := range names {
+		if name != parts[i] && (!strings.HasPrefix(name, "{") || parts[i] == "") {
+			return false
+		}
+	}
+	return true
 }
 
 // faults returns what is wrong with an exchange.
-func (d *document) faults(x exchange) faults {
+func (d *Document) faults(x exchange) faults {
 	route := d.route(x.req)
 	o := d.operations[route]
 	r, ok := o.responses[x.res.StatusCode]
@@ -69,7 +82,7 @@ type faults []string
 
 func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
 
-func (f *faults) checkHeaders(d *document, r response, header http.Header) {
+func (f *faults) checkHeaders(d *Document, r response, header http.Header) {
 	declared := map[string]bool{}
 	for _, h := range slices.Concat(r.headers, d.common) {
 		declared[h.name] = true
@@ -85,7 +98,7 @@ func (f *faults) checkHeaders(d *document, r response, header http.Header) {
 }
 
 func (f *faults) checkBody(r response, res *http.Response, body []byte) {
-	body, err := decoded(res.Header.Get("Content-Encoding"), body)
+	body, err := Decoded(res.Header.Get("Content-Encoding"), body)
 	if err != nil {
 		f.add("Content-Encoding: %v", err)
 		return
@@ -129,6 +142,9 @@ func (f *faults) checkRequest(o operation, req *http.Request, body []byte) {
 		f.add("a query that does not parse was accepted: %v", err)
 	}
 	for _, p := range o.parameters {
+		if p.in == "path" {
+			continue // the route has it
+		}
 		values := query[p.name]
 		if p.in == "header" {
 			values = req.Header.Values(p.name)
@@ -239,8 +255,8 @@ func isJSON(contentType string) bool {
 	return contentType == "application/json" || strings.HasSuffix(contentType, "+json")
 }
 
-// decoded undoes a Content-Encoding.
-func decoded(encoding string, body []byte) ([]byte, error) {
+// Decoded undoes a Content-Encoding.
+func Decoded(encoding string, body []byte) ([]byte, error) {
 	if len(body) == 0 { // as in answers to HEAD
 		return nil, nil
 	}
