@@ -120,9 +120,9 @@ type Store interface {
 	// Follow calls heard with the head of a log soon after each push that was
 	// made durable, through whatever process, until ctx is done, and returns
 	// the error of ctx, or one of the store's. Several heads of one log may come
-	// as one, the newest. missed is called when heads may have been missed,
-	// because a connection was lost and is back: then whoever waits must look
-	// for themselves. Calls come one after the other and must not block. A head
+	// as one, the newest. missed is called at first, once every later push is
+	// heard of, and whenever heads may have been missed, because a connection
+	// was lost and is back: then whoever waits must look for themselves. Calls come one after the other and must not block. A head
 	// is never told before every View that starts later sees it.
 	Follow(ctx context.Context, heard func(User, Timestamp), missed func()) error
 

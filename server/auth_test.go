@@ -101,6 +101,7 @@ var policies = map[string]string{
 	"GET /v1/sync":        auth.ScopeRead,
 	"POST /v1/sync":       auth.ScopeSync,
 	"GET /v1/sync/limits": auth.ScopeRead,
+	"GET /v1/sync/events": auth.ScopeRead,
 
 	"GET /": public, "HEAD /": public,
 	"GET /openapi.yaml": public, "HEAD /openapi.yaml": public,
@@ -115,6 +116,7 @@ var requestOf = map[string]struct{ query, body string }{
 	"GET /v1/sync":        {"mutationsSince=0", ""},
 	"POST /v1/sync":       {"lastMutationAt=-1", good},
 	"GET /v1/sync/limits": {"", ""},
+	"GET /v1/sync/events": {"", ""},
 }
 
 // TestRoutePolicies asks every route with every kind of credential, in each of the places that it can be in.
@@ -167,7 +169,11 @@ func TestRoutePolicies(t *testing.T) {
 				if policy == auth.ScopeSync { // each push on a log of its own would need a user of its own
 					headers = append(headers, fmt.Sprintf("x-client-id: %s %d", c.name, n))
 				}
-				got := g.send(method, uri, request.body, headers...)
+				send := g.send
+				if path == "/v1/sync/events" {
+					send = g.begin
+				}
+				got := send(method, uri, request.body, headers...)
 				want := verdict(policy, c.may)
 				if ok := got.StatusCode < 400 || got.StatusCode == 409; want == 200 && !ok || want != 200 && got.StatusCode != want {
 					t.Errorf("%s with %s (%s): %d %s, want %d", route, c.name, place, got.StatusCode, got.body, want)
@@ -366,7 +372,7 @@ func TestUsersOfEachOther(t *testing.T) {
 
 	// What bob has, and what nobody has, of the same form.
 	pairs := [][2]string{{"bobs-note", "nobodys-n"}, {assigned, "01KFTAMTQV8R3BDHE1Y5KZJ2NG"}, {"bobs-key", "noones-k"}, {"bobs-phone", "no-ones-ph"},
-		{head, fmt.Sprint(int64(start) + 7)}, {first, fmt.Sprint(int64(start) + 8)}, {resource, "NOONES_RESOUR"}, {"bob", "eve"}, {bobID, "01KFTAMTQV8R3BDHE1Y5KZJ2NG"}}
+		{head, fmt.Sprint(int64(start) + 7)}, {first, fmt.Sprint(int64(start) + 8)}, {resource, "NOONES_RESOUR"}, {"bob", "zoe"}, {bobID, "01KFTAMTQV8R3BDHE1Y5KZJ2NG"}}
 	type probe struct{ route, query, body, header string }
 	probes := []probe{
 		{"GET /v1/sync", "mutationsSince=ID", "", ""},
@@ -378,6 +384,8 @@ func TestUsersOfEachOther(t *testing.T) {
 		{"GET /v1/sync", "mutationsSince=0", "", `If-None-Match: W/"ID"`},
 		{"GET /v1/sync", "mutationsSince=0&metadataOnly=true", "", "x-client-id: ID"},
 		{"GET /v1/sync/limits", "user=ID", "", "X-User-Id: ID"},
+		{"GET /v1/sync/events", "user=ID", "", "X-User-Id: ID"},
+		{"GET /v1/sync/events", "lastEventId=ID", "", "Last-Event-ID: ID"},
 		{"POST /v1/sync", "lastMutationAt=ID", `{"mutations":[{"type":"UPDATE","resource":"NOTE","resourceId":"ID","data":{"a":1}}]}`, ""},
 		{"POST /v1/sync", "lastMutationAt=ID&merge=true", `{"mutations":[]}`, ""},
 		{"POST /v1/sync", "lastMutationAt=-1", `{"mutations":[{"type":"UPDATE","resource":"NOTE","resourceId":"ID","data":{"a":1}}]}`, ""},
@@ -403,7 +411,11 @@ func TestUsersOfEachOther(t *testing.T) {
 			headers = append(headers, name+": "+fill.Replace(value))
 		}
 		method, path, _ := strings.Cut(p.route, " ")
-		got := g.send(method, path+"?"+fill.Replace(p.query), fill.Replace(p.body), headers...)
+		send := g.send
+		if path == "/v1/sync/events" {
+			send = g.begin
+		}
+		got := send(method, path+"?"+fill.Replace(p.query), fill.Replace(p.body), headers...)
 		var h strings.Builder
 		got.Header.Del("Date")
 		if err := got.Header.Write(&h); err != nil {

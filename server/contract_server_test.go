@@ -70,6 +70,12 @@ func TestEveryAnswer(t *testing.T) {
 			{"POST", "/livez", "", "", nil, 405},
 			{"POST", "/readyz", "", "", nil, 405},
 
+			{"GET", "/v1/sync/events", "", "X-User-Id: ", nil, 400},
+			{"GET", "/v1/sync/events", "", "Origin: null", nil, 403},
+			{"GET", "/v1/sync/events", "", "", errors.New("broken"), 500},
+			{"GET", "/v1/sync/events", "", "", mutlog.ErrUnavailable, 503},
+			{"POST", "/v1/sync/events", note, "", nil, 405},
+
 			{"GET", "/v1/sync/limits", "", "", nil, 200},
 			{"GET", "/v1/sync/limits", "", "X-User-Id: ", nil, 400},
 			{"POST", "/v1/sync/limits", note, "", nil, 405},

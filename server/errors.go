@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"tidemark/auth"
+	"tidemark/events"
 	"tidemark/mutlog"
 )
 
@@ -96,7 +97,12 @@ func problemOf(c echo.Context, err error) problem {
 		return problem{http.StatusNotFound, "not_found", "NotFoundError", "There is nothing at this path", noDetails}
 	case errors.As(err, &httpProblem) && httpProblem.Code == http.StatusMethodNotAllowed:
 		return methodNotAllowed(c)
-	case errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrOutcomeUnknown):
+	case errors.Is(err, events.ErrUserLimit):
+		c.Response().Header().Set("Retry-After", "10") // seconds: others have to end first
+		return problem{http.StatusTooManyRequests, "rate_limit_exceeded", "RateLimitError",
+			"There are too many streams and waiting pulls of this user", []byte(`{"limit":"streams"}`)}
+	case errors.Is(err, events.ErrFull), errors.Is(err, events.ErrClosed),
+		errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrOutcomeUnknown):
 		return problem{http.StatusServiceUnavailable, "service_unavailable", "UnavailableError",
 			"The server cannot do this now, please try again", noDetails}
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tidemark/mutlog"
 )
@@ -26,7 +27,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		r := &http.Request{Method: "GET", URL: &url.URL{Path: "/v1/sync", RawQuery: raw}, Header: http.Header{}}
-		q, metadataOnly, err := decodePull(r, mutlog.Access{})
+		q, err := decodePull(r, mutlog.Access{})
 		refusedWell(t, raw, err)
 		if err == nil {
 			values := plain(t, raw)
@@ -50,10 +51,11 @@ func FuzzQuery(f *testing.F) {
 				want.Resources = strings.Split(values.Get("resources"), ",")
 			}
 			if q.Since != want.Since || q.After != want.After || q.Limit != want.Limit || q.Page != want.Page || q.History != want.History ||
-				!slices.Equal(q.Resources, want.Resources) || metadataOnly != (values.Get("metadataOnly") == "true") {
+				!slices.Equal(q.Resources, want.Resources) || q.metadataOnly != (values.Get("metadataOnly") == "true") ||
+				q.wait != time.Duration(number("wait", 0))*time.Second {
 				t.Fatalf("%q means %+v, want %+v", raw, q, want)
 			}
-			if q.Limit < 0 || q.Limit > maxPageSize || q.Page < 0 {
+			if q.Limit < 0 || q.Limit > maxPageSize || q.Page < 0 || q.wait > maxWait*time.Second {
 				t.Fatalf("%q: out of bounds: %+v", raw, q)
 			}
 		}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -116,8 +117,9 @@ func (g *gate) refuse(c net.Conn) {
 // client that does not read hold its connection for ever.
 type conn struct {
 	net.Conn
-	gate   *gate
-	closed sync.Once
+	gate     *gate
+	patience time.Duration // of a stream: how long its client may take to accept a write; else 0
+	closed   sync.Once     // it counts no more
 
 	mu       sync.Mutex
 	deadline time.Time // of the next write, as it is set
@@ -137,7 +139,7 @@ const (
 
 func (c *conn) Write(b []byte) (written int, err error) {
 	for err == nil && (len(b) > 0) {
-		if err := c.patientFor(c.gate.server.patience()); err != nil {
+		if err := c.patientFor(cmp.Or(c.patience, c.gate.server.patience())); err != nil {
 			return written, err
 		}
 		var n int
@@ -187,9 +189,40 @@ func (c *conn) CloseWrite() error {
 }
 
 func (c *conn) Close() error {
-	c.closed.Do(func() { c.gate.open.Add(-1) })
+	c.leaveCount()
 	return c.Conn.Close()
 }
+
+// leaveCount makes room for another connection.
+func (c *conn) leaveCount() { c.closed.Do(func() { c.gate.open.Add(-1) }) }
+
+// outOfGate readies a connection to carry a stream. It is counted as a stream
+// from now on, of which there may be many more than connections that make
+// requests; and since little is sent on it, buffer bytes of what its client has
+// not taken are enough for the kernel to keep.
+func outOfGate(c net.Conn, buffer int) {
+	for {
+		switch of := c.(type) {
+		case *conn:
+			of.leaveCount()
+			of.patience = streamWriteTimeout
+			c = of.Conn
+		case *net.TCPConn:
+			of.SetWriteBuffer(buffer)
+			setUserTimeout(of, halfOpenTimeout)
+			return
+		case interface{ NetConn() net.Conn }: // TLS
+			c = of.NetConn()
+		default:
+			return
+		}
+	}
+}
+
+// halfOpenTimeout is how long what was sent on a stream may stay
+// unacknowledged: a peer that has vanished without a word is noticed at the next
+// keep-alive.
+const halfOpenTimeout = 20 * time.Second
 
 // unavailable is the answer where the server has no room for a request.
 var unavailable = problemOf(nil, mutlog.ErrUnavailable)

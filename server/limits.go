@@ -41,6 +41,8 @@ func (s *Server) limits(c echo.Context, _ *auth.Principal) error {
 			{"pageSize", pageSize},
 			{"maxQueryParameters", maxParameters},
 			{"maxHeaderBytes", int64(s.MaxHeaderBytes)},
+			{"maxStreamsPerUser", int64(s.MaxStreamsPerUser)},
+			{"maxWaitSeconds", maxWait},
 			{"quotaBytes", s.Limits.Quota.Bytes},
 			{"quotaResources", s.Limits.Quota.Resources},
 		} {

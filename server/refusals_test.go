@@ -72,13 +72,13 @@ const good = `{"mutations":[{"type":"CREATE","resource":"NOTE","resourceId":"a",
 func TestRefusalsOfTransport(t *testing.T) {
 	r := newRig(t, func(o *server.Options) { o.MaxBodyBytes = 1000 })
 	for _, path := range []string{"/x", "/v1", "/v1/", "/v1/sync/", "/V1/SYNC", "//v1/sync", "/v1/../v1/sync", "/v1//sync",
-		"/v1%2fsync", "/v1/sync%2f", "/v1/sync/events", "/openapi.yaml/", "/metrics", "/debug/pprof/", "/admin", "/index.html"} {
+		"/v1%2fsync", "/v1/sync%2f", "/v1/sync/events/", "/openapi.yaml/", "/metrics", "/debug/pprof/", "/admin", "/index.html"} {
 		for _, method := range []string{"GET", "POST", "DELETE"} {
 			r.refused(refusal{method, path, "", nil, 404, "There is nothing at this path", ""})
 		}
 	}
 
-	for uri, allow := range map[string]string{"/v1/sync": "GET, POST", "/": "GET, HEAD", "/openapi.yaml": "GET, HEAD", "/livez": "GET, HEAD", "/readyz": "GET, HEAD"} {
+	for uri, allow := range map[string]string{"/v1/sync": "GET, POST", "/v1/sync/events": "GET", "/": "GET, HEAD", "/openapi.yaml": "GET, HEAD", "/livez": "GET, HEAD", "/readyz": "GET, HEAD"} {
 		for _, method := range []string{"PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"} {
 			list := `{"allow":["` + strings.ReplaceAll(allow, ", ", `","`) + `"]}`
 			r.refused(refusal{method, uri, "", nil, 405, "This path does not know the method " + method, list})

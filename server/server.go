@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
@@ -19,6 +20,7 @@ import (
 
 	"tidemark/auth"
 	"tidemark/devices"
+	"tidemark/events"
 	"tidemark/mutlog"
 )
 
@@ -36,6 +38,15 @@ type Options struct {
 
 	// MaxConnections bounds the connections that are open at once; 0 means 4096.
 	MaxConnections int
+
+	// MaxStreams and MaxStreamsPerUser bound the streams that are open at once,
+	// which do not count as connections; 0 means 20000 and 16. Waiting pulls
+	// count as streams of their user, and in all half of MaxConnections may wait.
+	MaxStreams, MaxStreamsPerUser int
+
+	// MaxStreamBytes bounds what the kernel keeps of a stream while its client
+	// does not read; 0 means 4 KiB. A client that lets it fill up is cut.
+	MaxStreamBytes int
 
 	// MaxHeaderBytes bounds the request line and the headers; 0 means 16 KiB.
 	MaxHeaderBytes int
@@ -96,11 +107,15 @@ type Server struct {
 	origins  map[string]bool // Origins
 
 	readiness singleflight.Group
+	hub       *events.Hub
 }
 
 // New returns a server; it does not listen yet.
 func New(o Options) *Server {
 	o.MaxConnections = cmp.Or(o.MaxConnections, 4096)
+	o.MaxStreams = cmp.Or(o.MaxStreams, 20_000)
+	o.MaxStreamsPerUser = cmp.Or(o.MaxStreamsPerUser, 16)
+	o.MaxStreamBytes = cmp.Or(o.MaxStreamBytes, 4<<10)
 	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, 16<<10)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, 15*time.Second)
 	o.ReadHeaderTimeout = min(cmp.Or(o.ReadHeaderTimeout, 5*time.Second), o.ReadTimeout)
@@ -120,6 +135,7 @@ func New(o Options) *Server {
 	for _, origin := range o.Origins {
 		s.origins[origin] = true
 	}
+	s.hub = events.New(o.Log, events.Limits{PerUser: o.MaxStreamsPerUser, Streams: o.MaxStreams, Waits: max(1, o.MaxConnections/2)}, o.Logger)
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.frame)
 	s.routes(s.echo)
@@ -137,6 +153,7 @@ func New(o Options) *Server {
 func (s *Server) routes(e *echo.Echo) {
 	e.GET("/v1/sync", s.asPrincipal(auth.ScopeRead, s.bounded(s.memory.pulls, s.seen(s.pull))))
 	e.POST("/v1/sync", s.asPrincipal(auth.ScopeSync, s.bounded(s.memory.pushes, s.seen(s.push))))
+	e.GET(eventsPath, s.asPrincipal(auth.ScopeRead, s.events))
 	e.GET("/v1/sync/limits", s.asPrincipal(auth.ScopeRead, s.limits))
 
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
@@ -160,15 +177,24 @@ func (s *Server) Routes() []string {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.ProtoMajor == 1:
-		s.handler.ServeHTTP(w, r)
+		s.answer(w, r)
 	case r.ProtoMajor == 2 && r.TLS != nil:
 		answer := &stream{w, s}
-		s.handler.ServeHTTP(answer, r)
+		s.answer(answer, r)
 		answer.end()
 	default: // net/http lets the preface of HTTP/2 through
 		w.Header().Set("Connection", "close")
 		http.Error(w, "505 HTTP Version Not Supported: only HTTP/1", http.StatusHTTPVersionNotSupported)
 	}
+}
+
+// answer goes by the route table. A compressor would keep events back.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == eventsPath {
+		s.echo.ServeHTTP(w, r)
+		return
+	}
+	s.handler.ServeHTTP(w, r)
 }
 
 const (
@@ -184,6 +210,18 @@ func (s *Server) patience() time.Duration {
 		return min(s.WriteTimeout, scarceTimeout) // a client that does not read keeps others waiting
 	}
 	return s.WriteTimeout
+}
+
+// goodbyeTimeout is how long the clients of streams may take to hear that the
+// server shuts down.
+const goodbyeTimeout = 2 * time.Second
+
+// sayGoodbye ends the streams and the waits, which would last longer than the
+// shutdown may.
+func (s *Server) sayGoodbye(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)
+	defer cancel()
+	s.hub.Close(ctx)
 }
 
 // Serve answers requests on l until ctx is done, then lets those under way
@@ -204,6 +242,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if s.TLS != nil {
 		serve = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
 	}
+	live, silence := context.WithCancel(context.WithoutCancel(ctx))
+	var telling sync.WaitGroup
+	telling.Go(func() { s.hub.Run(live) })
+	defer telling.Wait()
+	defer silence()
 	served := make(chan error, 1)
 	go func() { served <- serve(newGate(l, s, h)) }()
 	select {
@@ -213,6 +256,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
+	s.sayGoodbye(drain)
 	if err := h.Shutdown(drain); err != nil {
 		s.Logger.Warn("some requests did not finish in time and were cut", "error", err)
 		h.Close()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -157,11 +158,16 @@ func prefersMinimal(r *http.Request) bool {
 // pull answers GET /v1/sync.
 func (s *Server) pull(c echo.Context, who *auth.Principal, h *hold) error {
 	r := c.Request()
-	q, metadataOnly, err := decodePull(r, s.Resources().Access(who.Has))
+	q, err := decodePull(r, s.Resources().Access(who.Has))
 	if err != nil {
 		return err
 	}
-	if metadataOnly {
+	if q.wait > 0 {
+		if err := s.await(c, who, q.Since, q.wait); err != nil {
+			return err
+		}
+	}
+	if q.metadataOnly {
 		head, err := s.Log.Head(lasting(c), who.User)
 		if err != nil {
 			return err
@@ -175,30 +181,38 @@ func (s *Server) pull(c echo.Context, who *auth.Principal, h *hold) error {
 	if err := h.forWork(ctx, pullWork); err != nil {
 		return err
 	}
-	changes, err := s.Log.Pull(ctx, who.User, q)
+	changes, err := s.Log.Pull(ctx, who.User, q.Query)
 	if err != nil {
 		return err
 	}
 	if announceHead(c, changes.Head) {
 		return c.NoContent(http.StatusNotModified)
 	}
-	return writeChanges(c, changes, q)
+	return writeChanges(c, changes, q.Query)
 }
 
-// decodePull makes a query of a request.
-func decodePull(r *http.Request, access mutlog.Access) (p mutlog.Query, metadataOnly bool, err error) {
+// pullRequest is what a pull asks for.
+type pullRequest struct {
+	mutlog.Query
+	metadataOnly bool
+	wait         time.Duration // for something to answer with; 0 means not at all
+}
+
+// decodePull makes sense of the query of a pull.
+func decodePull(r *http.Request, access mutlog.Access) (p pullRequest, err error) {
 	q := newQuery(r)
 	p.Access = access
 	if _, err = clientID(r); err != nil {
-		return p, false, err
+		return p, err
 	}
 	p.Since = q.required("mutationsSince")
-	metadataOnly = q.flag("metadataOnly")
+	p.metadataOnly = q.flag("metadataOnly")
 	p.History = q.flag("history")
 	p.Resources = q.resources("resources", access)
 	p.After = q.cursor("after")
 	p.Limit = int(q.number("limit", 1, maxPageSize, 0))
 	p.Page = q.number("page", 1, int64(mutlog.MaxTimestamp), 0)
+	p.wait = time.Duration(q.number("wait", 1, maxWait, 0)) * time.Second
 	if q.has("page") {
 		if !q.has("limit") {
 			p.Limit = pageSize
@@ -210,17 +224,17 @@ func decodePull(r *http.Request, access mutlog.Access) (p mutlog.Query, metadata
 			q.apart("page", "history")
 		}
 	}
-	if metadataOnly {
+	if p.metadataOnly {
 		if p.History {
 			q.apart("history", "metadataOnly")
 		}
-		for _, name := range []string{"after", "page"} {
+		for _, name := range []string{"after", "page", "wait"} {
 			if q.has(name) {
 				q.apart(name, "metadataOnly")
 			}
 		}
 	}
-	return p, metadataOnly, q.check()
+	return p, q.check()
 }
 
 // announceHead sets the headers that tell the head of the log, and reports

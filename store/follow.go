@@ -83,10 +83,11 @@ func (fs *followers) remove(f *follower) {
 	delete(fs.all, f)
 }
 
-// Follow implements mutlog.Store. Nothing is ever missed.
-func (s *Bolt) Follow(ctx context.Context, heard func(mutlog.User, mutlog.Timestamp), _ func()) error {
+// Follow implements mutlog.Store. Nothing is missed from the beginning on.
+func (s *Bolt) Follow(ctx context.Context, heard func(mutlog.User, mutlog.Timestamp), missed func()) error {
 	f := s.followers.add()
 	defer s.followers.remove(f)
+	missed()
 	for {
 		select {
 		case <-f.some:

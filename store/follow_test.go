@@ -56,7 +56,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 // "Follow calls heard with the head of a log soon after each push …, until ctx
-// is done."
+// is done." "Missed is called at first, once every later push is heard of."
 func testFollow(t *testing.T, o *opener) {
 	s := o.open()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -65,15 +65,16 @@ func testFollow(t *testing.T, o *opener) {
 	for range 2 {
 		l := &listener{t: t, s: s, heads: map[mutlog.User]mutlog.Timestamp{}}
 		listeners = append(listeners, l)
+		begun := make(chan struct{})
+		begin := sync.OnceFunc(func() { close(begun) })
 		followers.Go(func() {
-			if err := s.Follow(ctx, l.hear, func() {}); !errors.Is(err, context.Canceled) {
+			if err := s.Follow(ctx, l.hear, begin); !errors.Is(err, context.Canceled) {
 				t.Errorf("Follow returned %v", err)
 			}
 		})
-		eventually(t, "the follower hears", func() bool { // it begins some time
-			push(t, s, "first", note(mutlog.Update, "a", `{}`))
-			return l.heard("first") > 0
-		})
+		<-begun
+		first := push(t, s, "first", note(mutlog.Update, "a", `{}`))
+		eventually(t, "the follower hears", func() bool { return l.heard("first") == first })
 	}
 	const users = 10
 	heads := make([]mutlog.Timestamp, users)

@@ -35,6 +35,7 @@ func (s *Postgres) Follow(ctx context.Context, heard func(mutlog.User, mutlog.Ti
 	f := s.followers.add()
 	defer s.followers.remove(f)
 	s.listening.Do(func() { s.background.Go(s.listen) })
+	missed() // of others: once more when they are heard
 	for {
 		select {
 		case <-f.some:

@@ -20,11 +20,12 @@ type heard struct {
 
 // Follow implements mutlog.Store. A follower that is 1,000 heads behind makes
 // pushes wait.
-func (s *Store) Follow(ctx context.Context, hear func(mutlog.User, mutlog.Timestamp), _ func()) error {
+func (s *Store) Follow(ctx context.Context, hear func(mutlog.User, mutlog.Timestamp), missed func()) error {
 	f := &follower{make(chan heard, 1000), ctx.Done()}
 	s.mu.Lock()
 	s.followers[f] = true
 	s.mu.Unlock()
+	missed()
 	for {
 		select {
 		case h := <-f.heads:
