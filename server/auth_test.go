@@ -57,12 +57,18 @@ func newGuarded(t testing.TB, jwts bool) *guarded {
 // newGuardedBy starts a server that trusts API tokens and the JWTs of issuers.
 func newGuardedBy(t testing.TB, issuers ...auth.Issuer) *guarded {
 	t.Helper()
+	return newGuardedWith(t, issuers)
+}
+
+// newGuardedWith is newGuardedBy; change may alter the server's options.
+func newGuardedWith(t testing.TB, issuers []auth.Issuer, change ...func(*server.Options)) *guarded {
+	t.Helper()
 	var authenticate atomic.Pointer[func(*http.Request) (*auth.Principal, error)]
 	g := &guarded{}
-	g.rig = newRig(t, func(o *server.Options) {
+	g.rig = newRig(t, append(change, func(o *server.Options) {
 		o.Log.Now = func() time.Time { return time.UnixMilli(int64(start) + g.later.Load()) }
 		o.Authenticate = func(r *http.Request) (*auth.Principal, error) { return (*authenticate.Load())(r) }
-	})
+	})...)
 	var err error
 	if g.authority, err = auth.NewAuthority(context.Background(), g.store, issuers, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
