@@ -167,3 +167,19 @@ func TestScopesAndCursor(t *testing.T) {
 		fmt.Sprintf(`{"lastMutationAt":%d,`, g.head+1))
 	g.get(fmt.Sprintf("mutationsSince=%d", g.head+1), "x-auth-token: "+token).expect(t, 200, `"mutations":[]`)
 }
+
+// TestScopeAmongRefusals: what does not parse is told before the scope, what breaks a rule after it.
+func TestScopeAmongRefusals(t *testing.T) {
+	g := newScopedRig(t)
+	token, _ := g.token("alice", auth.ScopeSync)
+	for query, status := range map[string]int{
+		"mutationsSince=0&resources=HEALTH,x":       403,
+		"mutationsSince=0&resources=x":              422,
+		"mutationsSince=0&resources=HEALTH&limit=0": 403,
+		"mutationsSince=0&resources=HEALTH&limit=x": 400,
+		"resources=HEALTH":                          400,
+		"mutationsSince=1.5&resources=HEALTH":       403,
+	} {
+		g.get(query, "x-auth-token: "+token).expect(t, status, "")
+	}
+}
