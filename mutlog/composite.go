@@ -118,7 +118,7 @@ func (k *Kind) identify(m *Mutation, index int, faults *faults) {
 // may be missing if all are required.
 func (k *Kind) checkValues(values [][]byte, required bool, index int, faults *faults) {
 	for i, value := range values {
-		member := "data/" + escapePointer(k.Key[i])
+		member := "data/" + pointerEscapes.Replace(k.Key[i])
 		switch {
 		case value == nil && required:
 			faults.at(index, member, "Missing "+member, "")
@@ -164,7 +164,5 @@ func (k *Kind) valuesOf(e *Entry) [][]byte {
 	return nil
 }
 
-// escapePointer makes a name a part of a JSON Pointer (RFC 6901).
-func escapePointer(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-}
+// pointerEscapes makes a name a part of a JSON Pointer (RFC 6901).
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")

@@ -79,6 +79,33 @@ func (a Access) Hides(name string) error {
 // Allow reports whether there may be resources of the kind of this name.
 func (k Kinds) Allow(name string) bool { return ValidResource(name) && (k == nil || k[name] != nil) }
 
+// Judge reports whether any kind has a schema.
+func (k Kinds) Judge() bool {
+	for _, kind := range k {
+		if kind.Schema != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// MostJudged returns how many bytes the largest data may have that a schema is
+// compared with when these mutations are pushed.
+func (k Kinds) MostJudged(mutations []Mutation, limits Limits) (most int) {
+	for i := range mutations {
+		m := &mutations[i]
+		kind := k[m.Resource]
+		switch {
+		case kind == nil || kind.Schema == nil:
+		case m.Type == Update: // what it changes may be of any size
+			most = max(most, kind.dataBytes(limits))
+		default:
+			most = max(most, len(m.Data))
+		}
+	}
+	return most
+}
+
 // dataBytes returns the bound of data of this kind.
 func (k *Kind) dataBytes(limits Limits) int {
 	if k == nil || k.DataBytes == 0 {

@@ -185,3 +185,26 @@ func TestScopes(t *testing.T) {
 		t.Errorf("with all scopes: got %v", got)
 	}
 }
+
+// TestMostJudged: what a schema may be compared with is known before a push.
+func TestMostJudged(t *testing.T) {
+	kinds := Kinds{"NOTE": {Schema: without("bad")}, "SMALL": {Schema: without("bad"), DataBytes: 50}, "PLAIN": {}}
+	for mutation, want := range map[string]int{
+		`{"type":"CREATE","resource":"PLAIN","data":{"a":12345}}`:              0,
+		`{"type":"UPDATE","resource":"PLAIN","resourceId":"a","data":{"a":1}}`: 0,
+		`{"type":"CREATE","resource":"NOTE","data":{"a":12345}}`:               11,
+		`{"type":"UPDATE","resource":"NOTE","resourceId":"a","data":{"a":1}}`:  DefaultLimits.DataBytes,
+		`{"type":"UPDATE","resource":"SMALL","resourceId":"a","data":{"a":1}}`: 50,
+	} {
+		mutations, err := decode(kinds, mutation, `{"type":"CREATE","resource":"PLAIN","data":{"a":"much longer than the others"}}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := kinds.MostJudged(mutations, DefaultLimits); got != want {
+			t.Errorf("%s: got %d, want %d", mutation, got, want)
+		}
+	}
+	if !kinds.Judge() || (Kinds{"PLAIN": {}}).Judge() || Kinds(nil).Judge() {
+		t.Error("Judge tells something else")
+	}
+}

@@ -79,10 +79,10 @@ func isNumber(text string) bool {
 	return text != "" && (text[0] == '-' || isDigit(text[0])) && isDigit(text[len(text)-1]) && json.Valid([]byte(text))
 }
 
-// member returns the pointer to a member of what is at pointer.
-func member(pointer, name string) string {
-	return pointer + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
-}
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
+
+// member returns the pointer to a member of what is at pointer (RFC 6901).
+func member(pointer, name string) string { return pointer + "/" + pointerEscapes.Replace(name) }
 
 // cannotRead is why a file cannot be read, without its name.
 func cannotRead(err error) error {

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"encoding/json"
 	"errors"
 	"net/url"
 	"regexp"
@@ -66,7 +67,7 @@ func (c *compiler) refusals() Problems {
 	}
 	c.walk("", c.value, func(pointer, name string, value any) {
 		text, isText := value.(string)
-		if number, ok := value.(interface{ String() string }); ok && isHuge(number.String()) {
+		if number, ok := value.(json.Number); ok && isHuge(string(number)) {
 			c.refuse(pointer, "a number of that size is not supported")
 		}
 		if !isText || !refers(name) {

@@ -27,8 +27,8 @@ func (s *schema) Validate(data []byte) []mutlog.Violation {
 	if err != nil {
 		return []mutlog.Violation{{Rule: "/", Reason: "it is not JSON"}}
 	}
-	if found := hugeNumbers(nil, "", value); len(found) > 0 {
-		return found
+	if places := hugeNumbers(value); len(places) > 0 {
+		return tooHuge(places)
 	}
 	if err := s.compiled.Validate(value); err != nil {
 		return violations(err.(*jsonschema.ValidationError)) // the only type there is
@@ -49,9 +49,6 @@ const (
 
 // isHuge tells whether the text of a number is over the bounds.
 func isHuge(number string) bool {
-	if !isNumber(number) {
-		return false
-	}
 	i := strings.IndexAny(number, "eE")
 	if i < 0 {
 		return len(number) > maxDigits
@@ -60,30 +57,49 @@ func isHuge(number string) bool {
 	return err != nil || exponent > maxExponent || exponent < -maxExponent || i > maxDigits
 }
 
-// hugeNumbers appends a violation for each number in value that is over the
-// bounds.
-func hugeNumbers(found []mutlog.Violation, pointer string, value any) []mutlog.Violation {
+// hugeNumbers returns the places of the numbers in value that are over the
+// bounds. There are hardly ever any, so that it spares itself the others'.
+func hugeNumbers(value any) (places []string) {
+	under := func(name string, value any) {
+		for _, place := range hugeNumbers(value) {
+			places = append(places, member("", name)+place)
+		}
+	}
 	switch v := value.(type) {
 	case json.Number:
 		if isHuge(string(v)) {
-			reason := fmt.Sprintf("a number with an exponent over %d or more than %d digits cannot be compared", maxExponent, maxDigits)
-			found = append(found, mutlog.Violation{Path: pointer, Rule: "/", Reason: reason})
+			return []string{""}
 		}
 	case []any:
 		for i, element := range v {
-			found = hugeNumbers(found, pointer+"/"+strconv.Itoa(i), element)
+			switch element.(type) {
+			case json.Number, []any, map[string]any:
+				under(strconv.Itoa(i), element)
+			}
 		}
 	case map[string]any:
 		for name, value := range v {
-			found = hugeNumbers(found, member(pointer, name), value)
+			under(name, value)
 		}
 	}
-	return found
+	return places
+}
+
+func tooHuge(places []string) []mutlog.Violation {
+	reason := fmt.Sprintf("a number with an exponent over %d or more than %d digits cannot be compared", maxExponent, maxDigits)
+	var found []mutlog.Violation
+	for _, place := range places {
+		found = append(found, mutlog.Violation{Path: place, Rule: "/", Reason: reason})
+	}
+	return sorted(found)
 }
 
 // violations returns every rule that was broken, sorted by the place in the data.
 func violations(e *jsonschema.ValidationError) []mutlog.Violation {
-	found := leaves(nil, e)
+	return sorted(leaves(nil, e))
+}
+
+func sorted(found []mutlog.Violation) []mutlog.Violation {
 	slices.SortStableFunc(found, func(a, b mutlog.Violation) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Rule, b.Rule))
 	})

@@ -137,6 +137,11 @@ func (h *hold) release() {
 // members, to find duplicates, can take several times their own size.
 func decodeWork(body []byte) int64 { return pushWork + 12*int64(len(body)) }
 
+// schemaWork is what comparing data with a schema takes, as a multiple of the
+// size of the data: every number, name and empty list of it becomes a value of
+// its own. One is compared at a time.
+const schemaWork = 64
+
 // pushWorkOf is what a push can take: whatever its size, each of its mutations
 // may be of a resource of the greatest size, which is changed, recorded and
 // answered, or told in a conflict. Of a large push it asks first whether that is
@@ -156,6 +161,7 @@ func (s *Server) pushWorkOf(ctx context.Context, user mutlog.User, body []byte, 
 		}
 	}
 	n += worst
+	n += schemaWork * int64(p.Access.Kinds.MostJudged(p.Mutations, s.Limits))
 	if p.Merge {
 		n += pullWork
 	}

@@ -22,7 +22,11 @@ func (s *Server) push(c echo.Context, who *auth.Principal, h *hold) error {
 		return err
 	}
 	ctx := lasting(c)
-	if err := h.forWork(ctx, decodeWork(body)); err != nil {
+	work := decodeWork(body)
+	if access.Kinds.Judge() { // what breaks other rules is compared at once
+		work += schemaWork * min(int64(len(body)), int64(s.Limits.DataBytes))
+	}
+	if err := h.forWork(ctx, work); err != nil {
 		return err
 	}
 	p, err := decodePush(c.Request(), body, s.Limits, access)
