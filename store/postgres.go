@@ -64,6 +64,7 @@ type Postgres struct {
 	told       told
 	notifier   notifier
 	listening  sync.Once
+	lookAgain  time.Duration
 	background sync.WaitGroup
 }
 
@@ -97,8 +98,11 @@ func Name(store string) string {
 // OpenPostgres opens the store in the database that url names and brings its
 // tables to the version of this program, also if other processes do so at the
 // same time.
-func OpenPostgres(url string) (*Postgres, error) {
-	s := &Postgres{name: Name(url), timeout: postgresTimeout, failed: make(chan struct{}), process: rand.Text(),
+func OpenPostgres(url string) (*Postgres, error) { return openPostgres(url, nil) }
+
+// openPostgres lets trace see what is sent; nil is nobody.
+func openPostgres(url string, trace pgx.QueryTracer) (*Postgres, error) {
+	s := &Postgres{name: Name(url), timeout: postgresTimeout, failed: make(chan struct{}), process: rand.Text(), lookAgain: lookAgain,
 		notifier: notifier{heads: map[mutlog.User]mutlog.Timestamp{}, some: make(chan struct{}, 1)}}
 	s.closing, s.close = context.WithCancel(context.Background())
 	config, err := pgxpool.ParseConfig(url)
@@ -116,6 +120,7 @@ func OpenPostgres(url string) (*Postgres, error) {
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "tidemark"
 	}
+	config.ConnConfig.Tracer = trace
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.name, err)
 	}
@@ -196,9 +201,9 @@ func (s *Postgres) eachStep(ctx context.Context, fn func([]userHead) error) erro
 		err = row.Scan(&u.user, (*int64)(&u.head))
 		return u, err
 	}
-	var after []byte // nil is before the first
-	for {
-		logs, err := collect(ctx, s, scan, `SELECT user_id, head FROM tidemark.logs WHERE user_id > $1 OR $1 IS NULL ORDER BY user_id LIMIT $2`, after, step)
+	after := []byte{}
+	for first := true; ; first = false {
+		logs, err := collect(ctx, s, scan, `SELECT user_id, head FROM tidemark.logs WHERE user_id >= $1 AND (user_id > $1 OR $2) ORDER BY user_id LIMIT $3`, after, first, step)
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,10 @@ func (tx *postgresTx) Append(b *mutlog.Batch) error {
 
 // apply makes durable what fn has left to be; errRaced if the log has moved on.
 func (tx *postgresTx) apply() error {
-	if tx.batch == nil && tx.bounds == nil {
+	switch {
+	case tx.prune != nil:
+		return tx.applyPrune()
+	case tx.batch == nil && tx.bounds == nil:
 		return nil
 	}
 	after := tx.log
@@ -81,14 +84,14 @@ func (tx *postgresTx) apply() error {
 	}
 	b.Queue(`COMMIT`)
 	err := tx.commit(b)
-	switch {
-	case sqlState(err) == stateUniqueViolation, isSerialization(err), err == nil && raced:
+	if err == nil && raced {
 		return errRaced
-	case err != nil:
-		return tx.s.commitFailure(err)
+	}
+	if err = tx.applied(err, tx.s.commitFailure); err != nil {
+		return err
 	}
 	if tx.batch != nil {
-		tx.s.applied(mutlog.User(tx.user), after.head)
+		tx.s.announce(mutlog.User(tx.user), after.head)
 	}
 	return nil
 }

@@ -31,11 +31,11 @@ var (
 	) AS c WHERE c.n < $4 AND c.size < $5`)
 
 	selectBatchByKey = batchesWith(`
-	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND key = $3 AND receipt`)
+	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last > $4 AND key = $3 AND receipt`)
 
 	// selectBatchOn: the batch that was pushed on the head $3.
 	selectBatchOn = batchesWith(`
-	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND previous = $3 AND base = $3 AND key IS NULL AND receipt`)
+	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last > $4 AND previous = $3 AND base = $3 AND key IS NULL AND receipt`)
 
 	// selectMergedOn: those that were pushed on $3 and merged behind heads later than $4.
 	selectMergedOn = batchesWith(`
@@ -51,7 +51,7 @@ func (tx *postgresTx) Batches(after mutlog.Timestamp, n int) ([]*mutlog.Batch, e
 	if err := tx.pin(); err != nil || tx.log.head <= after {
 		return nil, err
 	}
-	return tx.batches(selectBatches, tx.user, int64(after), int64(tx.log.head), n, maxReadBytes)
+	return tx.batches(selectBatches, tx.user, int64(max(after, tx.log.floor())), int64(tx.log.head), n, maxReadBytes)
 }
 
 // BatchByKey implements mutlog.Reader.
@@ -59,7 +59,7 @@ func (tx *postgresTx) BatchByKey(key string) (*mutlog.Batch, error) {
 	if err := tx.pin(); err != nil || tx.log.head == mutlog.Beginning {
 		return nil, err
 	}
-	batches, err := tx.batches(selectBatchByKey, tx.user, int64(tx.log.head), []byte(key))
+	batches, err := tx.batches(selectBatchByKey, tx.user, int64(tx.log.head), []byte(key), int64(tx.log.floor()))
 	if err != nil || len(batches) == 0 {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (tx *postgresTx) BatchesOn(base mutlog.Timestamp) iter.Seq2[*mutlog.Batch, 
 			}
 			return
 		}
-		batches, err := tx.batches(selectBatchOn, tx.user, int64(tx.log.head), int64(base))
+		batches, err := tx.batches(selectBatchOn, tx.user, int64(tx.log.head), int64(base), int64(tx.log.floor()))
 		for more := true; more; {
 			for _, b := range batches {
 				if !yield(b, nil) {
@@ -96,7 +96,7 @@ func (tx *postgresTx) BatchesOn(base mutlog.Timestamp) iter.Seq2[*mutlog.Batch, 
 
 // mergedOn returns the merged batches on base that follow those read last.
 func (tx *postgresTx) mergedOn(base mutlog.Timestamp, read []*mutlog.Batch) ([]*mutlog.Batch, error) {
-	after := base
+	after := max(base, tx.log.floor())
 	if len(read) > 0 {
 		after = read[len(read)-1].Previous
 	}

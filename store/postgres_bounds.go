@@ -27,29 +27,34 @@ func (tx *postgresTx) Bounds() (mutlog.Bounds, error) {
 	return bounds, nil
 }
 
-// readAbsent reads the gaps of a log that does not exist.
+// readAbsent reads the gaps of a log that does not exist: that of its erasure,
+// and then the later fences.
 func (tx *postgresTx) readAbsent() error {
-	const sql = `SELECT until FROM tidemark.gaps WHERE user_id = $1`
-	var until []mutlog.Timestamp
+	const sql = `SELECT until FROM tidemark.gaps WHERE user_id = $1 ORDER BY until`
+	var erased, fences []int64
 	b := &pgx.Batch{}
-	for _, user := range [][]byte{nameHash(tx.user), everyone} {
-		b.Queue(sql, user).Query(func(rows pgx.Rows) error {
-			found, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-			for _, t := range found {
-				until = append(until, mutlog.Timestamp(t))
-			}
-			return err
-		})
-	}
+	b.Queue(sql, nameHash(tx.user)).Query(collectInto(&erased))
+	b.Queue(sql, everyone).Query(collectInto(&fences))
 	if err := tx.send(b); err != nil {
 		return err
 	}
-	slices.Sort(until)
-	for _, t := range slices.Compact(until) {
-		tx.log.bounds.Gaps = append(tx.log.bounds.Gaps, mutlog.Gap{After: mutlog.Beginning, Until: t})
+	newest := int64(mutlog.Beginning)
+	for _, until := range slices.Concat(erased[max(0, len(erased)-1):], fences) { // an erasure includes those before it
+		if until > newest {
+			tx.log.bounds.Gaps = append(tx.log.bounds.Gaps, mutlog.Gap{After: mutlog.Beginning, Until: mutlog.Timestamp(until)})
+			newest = until
+		}
 	}
 	tx.absent = true
 	return nil
+}
+
+// collectInto returns what reads one column of numbers.
+func collectInto(numbers *[]int64) func(pgx.Rows) error {
+	return func(rows pgx.Rows) (err error) {
+		*numbers, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		return err
+	}
 }
 
 // everyone is the user_id of fences in the table gaps.

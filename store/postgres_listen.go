@@ -52,7 +52,7 @@ func (s *Postgres) hearAll(ctx context.Context) (heard bool) {
 	for s.probe(ctx, conn) {
 		s.miss() // what was sent before the connection was there, or by nobody
 		heard = true
-		if !s.hearUntil(ctx, conn, time.Now().Add(lookAgain), false) {
+		if !s.hearUntil(ctx, conn, time.Now().Add(s.lookAgain), false) {
 			return true
 		}
 	}

@@ -32,8 +32,8 @@ type notifier struct {
 	some  chan struct{} // holds one if there are heads
 }
 
-// applied makes known that the log of user has a new head, which is durable.
-func (s *Postgres) applied(user mutlog.User, head mutlog.Timestamp) {
+// announce makes known that the log of user has a new head, which is durable.
+func (s *Postgres) announce(user mutlog.User, head mutlog.Timestamp) {
 	s.tell(user, head)
 	n := &s.notifier
 	n.mu.Lock()

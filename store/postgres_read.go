@@ -6,16 +6,18 @@ import (
 	"tidemark/mutlog"
 )
 
-// selectNewest: for each resource, the newest of its mutations is one step in
-// the index mutations_by_resource.
+// selectNewest: for each resource, the newest of its mutations is the entry of the
+// index mutations_by_resource that is before or at its name and $4, if it is of that
+// resource. Rows are compared as in the index so that no planner, whatever it
+// thinks of the data, goes through the log by time instead.
 const selectNewest = `
 SELECT r.i, ` + mutationColumns + `
 FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS r (resource, resource_id, i)
 CROSS JOIN LATERAL (
 	SELECT * FROM tidemark.mutations AS n
-	WHERE n.user_id = $1 AND n.resource = r.resource AND n.resource_id = r.resource_id AND n.at <= $4
-	ORDER BY n.at DESC LIMIT 1
-) AS m`
+	WHERE n.user_id = $1 AND (n.resource, n.resource_id, n.at) <= (r.resource, r.resource_id, $4)
+	ORDER BY n.resource DESC, n.resource_id DESC, n.at DESC LIMIT 1
+) AS m WHERE m.resource = r.resource AND m.resource_id = r.resource_id AND m.at > $5`
 
 // Newest implements mutlog.Reader.
 func (tx *postgresTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entry, error) {
@@ -40,7 +42,7 @@ func (tx *postgresTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.
 			newest[places[i-1]] = &e
 		}
 		return err
-	}, selectNewest, tx.user, resources, ids, int64(min(at, tx.log.head)))
+	}, selectNewest, tx.user, resources, ids, int64(min(at, tx.log.head)), int64(tx.log.floor()))
 	return newest, err
 }
 
@@ -59,14 +61,16 @@ const (
 
 	selectHistory = `SELECT m.size, true, ` + mutationColumns + stretchFrom + ` ORDER BY m.at`
 
-	// selectChanges: whether a mutation was superseded is a look at the next
-	// entry of the index mutations_by_resource. One that was comes without its data.
+	// selectChanges: whether a mutation was superseded up to $3 is a look at the
+	// entry behind it in the index mutations_by_resource. One that was comes
+	// without its data.
 	selectChanges = `SELECT m.size, m.newest, m.at, m.type, m.resource, m.resource_id, m.assigned,
 	CASE WHEN m.newest THEN m.data END, CASE WHEN m.newest THEN m.state END, m.prev, m.born, m.crc
-FROM (SELECT m.*, NOT EXISTS (
-		SELECT 1 FROM tidemark.mutations AS l
-		WHERE l.user_id = $1 AND l.resource = m.resource AND l.resource_id = m.resource_id AND l.at > m.at AND l.at <= $3
-	) AS newest` + stretchFrom + `) AS m ORDER BY m.at`
+FROM (SELECT m.*, coalesce((
+		SELECT l.resource <> m.resource OR l.resource_id <> m.resource_id OR l.at > $3 FROM tidemark.mutations AS l
+		WHERE l.user_id = $1 AND (l.resource, l.resource_id, l.at) > (m.resource, m.resource_id, m.at)
+		ORDER BY l.resource, l.resource_id, l.at LIMIT 1
+	), true) AS newest` + stretchFrom + `) AS m ORDER BY m.at`
 )
 
 // Changes implements mutlog.Reader.
@@ -96,7 +100,7 @@ func (tx *postgresTx) stretch(sql string, after, until mutlog.Timestamp, n int) 
 		last = e.Timestamp
 		count++
 		return err
-	}, sql, tx.user, int64(after), int64(min(until, tx.log.head)), n, maxReadBytes)
+	}, sql, tx.user, int64(max(after, tx.log.floor())), int64(min(until, tx.log.head)), n, maxReadBytes)
 	if count < n && size < maxReadBytes || err != nil {
 		return entries, until, err // there is no more
 	}

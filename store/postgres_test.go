@@ -15,8 +15,8 @@ import (
 	"tidemark/store/postgrestest"
 )
 
-// openPostgres opens the database at url; it is closed after the test.
-func openPostgres(t testing.TB, url string) *Postgres {
+// opened opens the database at url; it is closed after the test.
+func opened(t testing.TB, url string) *Postgres {
 	t.Helper()
 	s, err := OpenPostgres(url)
 	if err != nil {
@@ -85,7 +85,7 @@ func TestTenStartsAtOnce(t *testing.T) {
 // A store of a newer version is refused in one line (F42).
 func TestF42NewerTables(t *testing.T) {
 	url := postgrestest.URL(t)
-	openPostgres(t, url)
+	opened(t, url)
 	execute(t, url, `UPDATE tidemark.version SET version = 99`)
 	_, err := OpenPostgres(url)
 	if !errors.Is(err, ErrNewer) || strings.Contains(err.Error(), "\n") {
@@ -139,7 +139,7 @@ func TestF35GivenUpAtEachStatement(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(code, " ", at.table, " ", at.event, " ", at.timing), func(t *testing.T) {
 				url := postgrestest.URL(t)
-				s := openPostgres(t, url)
+				s := opened(t, url)
 				if at.event == "UPDATE" {
 					push(t, s, "alice", note(mutlog.Create, "a", `{}`))
 				}
@@ -183,7 +183,7 @@ func TestF39RefusedForNow(t *testing.T) {
 	for _, code := range []string{"53100", "25006", "53300", "57014", "55P03", "58030"} {
 		t.Run(code, func(t *testing.T) {
 			url := postgrestest.URL(t)
-			s := openPostgres(t, url)
+			s := opened(t, url)
 			head := push(t, s, "alice", note(mutlog.Create, "a", `{}`))
 			giveUp(t, url, code, "mutations", "INSERT", "", 1)
 			_, err := mutlog.New(s, mutlog.DefaultLimits).Push(t.Context(), "alice", mutlog.Push{Base: head, Mutations: []mutlog.Mutation{note(mutlog.Create, "b", `{}`)}})
@@ -205,7 +205,7 @@ func TestF33EndedInThePush(t *testing.T) {
 	for code, want := range map[string]error{"40003": mutlog.ErrOutcomeUnknown, "": mutlog.ErrOutcomeUnknown, "22012": mutlog.ErrUnavailable} {
 		t.Run(code, func(t *testing.T) {
 			url := postgrestest.URL(t)
-			s := openPostgres(t, url)
+			s := opened(t, url)
 			head := push(t, s, "alice", note(mutlog.Create, "a", `{}`))
 			if code != "" {
 				giveUp(t, url, code, "mutations", "INSERT", "", 1)

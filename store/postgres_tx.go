@@ -3,16 +3,12 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"tidemark/mutlog"
 )
-
-// errBeingErased is what is told of a log that an erasure is removing.
-var errBeingErased = fmt.Errorf("%w: the log is being erased", mutlog.ErrUnavailable)
 
 // postgresTx is one state of the log of one user, and what is to be made of it.
 type postgresTx struct {
@@ -28,6 +24,7 @@ type postgresTx struct {
 
 	bounds *mutlog.Bounds // to be set
 	batch  *mutlog.Batch  // to be appended
+	prune  *pruning       // to be done
 }
 
 // logRow is a row of the table logs.
@@ -35,7 +32,18 @@ type logRow struct {
 	head     mutlog.Timestamp
 	revision int64
 	bounds   mutlog.Bounds
-	erasing  bool
+}
+
+// floor is the end of what an erasure may still have to remove, which is none of
+// the log any more; or Beginning.
+func (log *logRow) floor() mutlog.Timestamp {
+	floor := mutlog.Beginning
+	for _, g := range log.bounds.Gaps {
+		if g.After == mutlog.Beginning {
+			floor = max(floor, g.Until)
+		}
+	}
+	return floor
 }
 
 func (s *Postgres) begin(ctx context.Context, user mutlog.User) (*postgresTx, error) {
@@ -65,7 +73,7 @@ func (tx *postgresTx) send(b *pgx.Batch) (err error) {
 	return tx.s.send(tx.ctx, tx.conn, b)
 }
 
-const selectLog = `SELECT head, revision, pruned, horizon, gaps, erasing IS NOT NULL FROM tidemark.logs WHERE user_id = $1`
+const selectLog = `SELECT head, revision, pruned, horizon, gaps FROM tidemark.logs WHERE user_id = $1`
 
 // pin finds out which state of the log tx is about.
 func (tx *postgresTx) pin() error {
@@ -80,9 +88,6 @@ func (tx *postgresTx) pin() error {
 	if err := tx.send(b); err != nil {
 		return err
 	}
-	if tx.log.erasing {
-		return errBeingErased
-	}
 	tx.pinned = true
 	return nil
 }
@@ -90,7 +95,7 @@ func (tx *postgresTx) pin() error {
 // scanLog reads a row of the table logs, or what its absence means.
 func scanLog(row pgx.Row) (exists bool, log logRow, err error) {
 	var gaps []int64
-	err = row.Scan((*int64)(&log.head), &log.revision, (*int64)(&log.bounds.Pruned), (*int64)(&log.bounds.Horizon), &gaps, &log.erasing)
+	err = row.Scan((*int64)(&log.head), &log.revision, (*int64)(&log.bounds.Pruned), (*int64)(&log.bounds.Horizon), &gaps)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, logRow{head: mutlog.Beginning, bounds: mutlog.NoBounds}, nil
 	}

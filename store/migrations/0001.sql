@@ -32,8 +32,7 @@ CREATE TABLE tidemark.logs (
     revision bigint   NOT NULL, -- grows with each change but an append: pruning, bounds, erasure
     pruned   bigint   NOT NULL, -- bounds: mutlog.Bounds
     horizon  bigint   NOT NULL,
-    gaps     bigint[] NOT NULL, -- after, until, after, until, …
-    erasing  bigint,            -- an erasure up to this time is under way: nothing may be read or pushed
+    gaps     bigint[] NOT NULL, -- after, until, after, until, …; what stands up to a gap from -1 is being erased
     PRIMARY KEY (user_id)
 );
 
@@ -53,7 +52,7 @@ CREATE TABLE tidemark.batches (
 );
 
 -- A batch pushed with a key is found by that.
-CREATE UNIQUE INDEX batches_by_key ON tidemark.batches (user_id, key) WHERE key IS NOT NULL AND receipt;
+CREATE INDEX batches_by_key ON tidemark.batches (user_id, key) WHERE key IS NOT NULL AND receipt;
 
 -- A batch pushed on a head is found by previous; merged ones by this. So an
 -- ordinary push has no part in either index.

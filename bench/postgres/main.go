@@ -1,0 +1,87 @@
+// Command postgres measures what the store in PostgreSQL makes of its database:
+// pushes and polls through it against what pgbench reaches with the same statements
+// and sizes on as many connections. The two take turns, so that other load on
+// the machine, and the growth of the tables, meet both; what counts is the
+// ratio.
+//
+//	go run ./bench/postgres -url postgres://… [-connections 64] [-seconds 5] [-rounds 5]
+//
+// The database is filled with made-up logs: take an empty one.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"tidemark/store"
+)
+
+type settings struct {
+	url         string
+	connections int
+	users       int
+	mutations   int
+	length      time.Duration
+	rounds      int
+}
+
+func main() {
+	var o settings
+	flag.StringVar(&o.url, "url", "", "an empty database: postgres://…")
+	flag.IntVar(&o.connections, "connections", 64, "how many push and poll at the same time")
+	flag.IntVar(&o.users, "users", 10_000, "how many users there are")
+	flag.IntVar(&o.mutations, "mutations", 10, "mutations in a push")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often the two take turns")
+	seconds := flag.Int("seconds", 5, "how long a turn is")
+	flag.Parse()
+	o.length = time.Duration(*seconds) * time.Second
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "postgres:", err)
+		os.Exit(1)
+	}
+}
+
+func run(o settings) error {
+	s, err := store.OpenPostgres(o.url)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	subject := newSubject(s, o)
+	fmt.Fprintf(os.Stderr, "making %d users\n", o.users)
+	if err := subject.fill(); err != nil {
+		return err
+	}
+	measures := []struct {
+		name      string
+		own, base func() (float64, error)
+	}{
+		{"pushes/s", subject.pushes, func() (float64, error) { return pgbench(o, pushScript(o)) }},
+		{"polls/s", subject.polls, func() (float64, error) { return pgbench(o, pollScript(o)) }},
+	}
+	for _, m := range measures {
+		var own, base, ratios []float64
+		for range o.rounds {
+			a, err := m.own()
+			if err != nil {
+				return err
+			}
+			b, err := m.base()
+			if err != nil {
+				return err
+			}
+			own, base, ratios = append(own, a), append(base, b), append(ratios, a/b)
+		}
+		fmt.Printf("%s: store %s, pgbench %s, ratio %s\n", m.name, spread(own, "%.0f"), spread(base, "%.0f"), spread(ratios, "%.2f"))
+	}
+	return nil
+}
+
+// spread is the median of figures, and the least and the most.
+func spread(figures []float64, format string) string {
+	slices.Sort(figures)
+	return fmt.Sprintf(format+" ("+format+" to "+format+")", figures[len(figures)/2], figures[0], figures[len(figures)-1])
+}

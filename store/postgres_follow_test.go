@@ -1,0 +1,105 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"tidemark/mutlog"
+	"tidemark/store/postgrestest"
+)
+
+// following follows s until the test ends.
+func following(t *testing.T, s Store) (l *listener, missed *atomic.Int64) {
+	t.Helper()
+	l, missed = &listener{t: t, s: s, heads: map[mutlog.User]mutlog.Timestamp{}}, new(atomic.Int64)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Follow(ctx, l.hear, func() { missed.Add(1) }) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	return l, missed
+}
+
+// listening waits until s is told of what is pushed through another.
+func listening(t *testing.T, l *listener, other Store) {
+	t.Helper()
+	eventually(t, "the other process is heard", func() bool {
+		head := push(t, other, "first", note(mutlog.Update, "a", `{}`))
+		return l.heard("first") >= head-100 && l.heard("first") > 0
+	})
+}
+
+// Each of two processes hears of what is pushed through the other, of many users
+// and of names that are no text, and what it was not told in time it is told to
+// look for: also when its connection was cut.
+func TestFollowAcrossProcesses(t *testing.T) {
+	url := postgrestest.URL(t)
+	one, two := opened(t, url), opened(t, url)
+	l, missed := following(t, one)
+	listening(t, l, two)
+	for round := range 2 {
+		var users []mutlog.User
+		var heads []mutlog.Timestamp
+		for u := range 300 {
+			users = append(users, mutlog.User(fmt.Sprintf("\xff %d user %d of a long name, so that one notification does not hold them all", round, u)))
+			heads = append(heads, push(t, two, users[u], note(mutlog.Create, "a", `{}`)))
+		}
+		for u, user := range users {
+			eventually(t, "the head is told", func() bool { return l.heard(user) == heads[u] })
+		}
+		if round > 0 {
+			break
+		}
+		before := missed.Load()
+		execute(t, url, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()`)
+		eventually(t, "it is told that it missed something", func() bool { return missed.Load() > before })
+		listening(t, l, two)
+	}
+}
+
+// Where nothing is heard, those who follow are told to look for themselves, again
+// and again. Here a view takes the place of the function that notifies.
+func TestFollowWithoutListen(t *testing.T) {
+	url := postgrestest.URL(t)
+	execute(t, url, `CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE sql AS ''; ALTER ROLE CURRENT_USER IN DATABASE `+
+		query[string](t, url, `SELECT current_database()`)+` SET search_path = public, pg_catalog`)
+	s := opened(t, url)
+	s.timeout = 500e6 // how long it waits for what it does not hear
+	l, missed := following(t, s)
+	eventually(t, "it is told to look twice", func() bool { return missed.Load() >= 2 })
+	head := push(t, s, "alice", note(mutlog.Create, "a", `{}`))
+	eventually(t, "it hears of its own", func() bool { return l.heard("alice") == head })
+}
+
+// A process that was killed before it told others is made up for: followers look
+// for themselves now and then, and the connection stays.
+func TestFollowLooksAgain(t *testing.T) {
+	url := postgrestest.URL(t)
+	s := opened(t, url)
+	s.lookAgain = 50e6
+	_, missed := following(t, s)
+	const listener = `SELECT min(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'`
+	eventually(t, "it is told to look", func() bool { return missed.Load() >= 2 })
+	before := query[int](t, url, listener)
+	eventually(t, "it is told again", func() bool { return missed.Load() >= 6 })
+	if now := query[int](t, url, listener); now != before {
+		t.Errorf("process %d listens, and %d did", now, before)
+	}
+}
+
+// A store that is closed ends its followers.
+func TestFollowEndsWithPostgres(t *testing.T) {
+	s := opened(t, postgrestest.URL(t))
+	ended := make(chan error)
+	go func() { ended <- s.Follow(t.Context(), func(mutlog.User, mutlog.Timestamp) {}, func() {}) }()
+	push(t, s, "alice", note(mutlog.Create, "a", `{}`))
+	s.Close()
+	if err := <-ended; err == nil {
+		t.Error("no error")
+	}
+}
