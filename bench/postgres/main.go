@@ -6,6 +6,9 @@
 //
 //	go run ./bench/postgres -url postgres://… [-connections 64] [-seconds 5] [-rounds 5]
 //
+// The third figure is what the store would have of committing several users' pushes
+// in one transaction.
+//
 // The database is filled with made-up logs: take an empty one.
 package main
 
@@ -55,12 +58,19 @@ func run(o settings) error {
 	if err := subject.fill(); err != nil {
 		return err
 	}
+	bench := func(script string, pushes float64) func() (float64, error) {
+		return func() (float64, error) {
+			n, err := pgbench(o, script)
+			return n * pushes, err
+		}
+	}
 	measures := []struct {
 		name      string
 		own, base func() (float64, error)
 	}{
-		{"pushes/s", subject.pushes, func() (float64, error) { return pgbench(o, pushScript(o)) }},
-		{"polls/s", subject.polls, func() (float64, error) { return pgbench(o, pollScript(o)) }},
+		{"pushes/s: store, pgbench", subject.pushes, bench(pushScript(o), 1)},
+		{"polls/s: store, pgbench", subject.polls, bench(pollScript(o), 1)},
+		{fmt.Sprintf("pushes/s of pgbench: %d users in a transaction, one", inGroup), bench(groupScript(o), inGroup), bench(pushScript(o), 1)},
 	}
 	for _, m := range measures {
 		var own, base, ratios []float64
@@ -75,7 +85,7 @@ func run(o settings) error {
 			}
 			own, base, ratios = append(own, a), append(base, b), append(ratios, a/b)
 		}
-		fmt.Printf("%s: store %s, pgbench %s, ratio %s\n", m.name, spread(own, "%.0f"), spread(base, "%.0f"), spread(ratios, "%.2f"))
+		fmt.Printf("%s: %s, %s, ratio %s\n", m.name, spread(own, "%.0f"), spread(base, "%.0f"), spread(ratios, "%.2f"))
 	}
 	return nil
 }

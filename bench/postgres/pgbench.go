@@ -22,20 +22,28 @@ func pollScript(o settings) string {
 
 // pushScript pushes once. No two clients have a user in common.
 func pushScript(o settings) string {
-	return pick(o) + readScript(o) + "\\startpipeline\nBEGIN ISOLATION LEVEL READ COMMITTED;\n" + writeScript(o) + "COMMIT;\n\\endpipeline\n"
+	return pick(o, 0, 1) + readScript(o) + "\\startpipeline\nBEGIN ISOLATION LEVEL READ COMMITTED;\n" + writeScript(o) + "COMMIT;\n\\endpipeline\n"
 }
 
-// groupScript pushes for 8 users, whose batches share a transaction.
+// inGroup is how many users' pushes share a transaction in groupScript.
+const inGroup = 8
+
+// groupScript reads for several users and then writes for all of them at once.
 func groupScript(o settings) string {
-	b := &strings.Builder{}
-	for i := range 8 {
-		fmt.Fprint(b, pick(o), readScript(o), "\\set u", i, " :u\n\\set head", i, " :head\n\\set revision", i, " :revision\n")
+	var reads, writes string
+	for i := range inGroup {
+		own := strings.NewReplacer(":head", fmt.Sprintf(":p%d_head", i), ":revision", fmt.Sprintf(":p%d_revision", i), "\\gset", fmt.Sprintf("\\gset p%d_", i),
+			"\\set u ", fmt.Sprintf("\\set u%d ", i), "\\set r ", fmt.Sprintf("\\set r%d ", i), ":u)", fmt.Sprintf(":u%d)", i), ":r", fmt.Sprintf(":r%d", i))
+		reads += own.Replace(pick(o, i, inGroup) + readScript(o))
+		writes += own.Replace(writeScript(o))
 	}
-	return b.String()
+	return reads + "\\startpipeline\nBEGIN ISOLATION LEVEL READ COMMITTED;\n" + writes + "COMMIT;\n\\endpipeline\n"
 }
 
-func pick(o settings) string {
-	return fmt.Sprintf("\\set u %d + :client_id + %d * random(0, %d)\n\\set r random(1, 1000000000000)\n", o.users, o.connections, o.users/o.connections-1)
+// pick picks a user of the client in the i-th of n parts of its users.
+func pick(o settings, i, n int) string {
+	each := o.users / o.connections / n
+	return fmt.Sprintf("\\set u %d + :client_id + %d * random(%d, %d)\n\\set r random(1, 1000000000000)\n", o.users, o.connections, i*each, (i+1)*each-1)
 }
 
 const userOf = `convert_to('user-' || lpad((:u)::text, 8, '0'), 'UTF8')`
