@@ -31,6 +31,13 @@ import (
 // the server names. Fewer there cannot be without telling the rules of the log
 // to the database: what is written rests on what was read.
 //
+// Pushes of several users are not committed together, as those of a file are. The
+// database shares the syncs of transactions that commit at the same time anyway,
+// and one transaction for many keeps the logs of all locked until the last is
+// written: with 8 users' pushes in each, pgbench came to 0.50 to 0.63 of the
+// pushes that it came to with one (three turns of each on two busy cores,
+// bench/postgres).
+//
 // # One state of a log
 //
 // A log only grows. So its state is a head: what is not later than that never
@@ -290,12 +297,4 @@ func (s *Postgres) exec(ctx context.Context, sql string, args ...any) (n int64, 
 			return 0, err
 		}
 	}
-}
-
-// Check implements mutlog.Store.
-func (s *Postgres) Check(ctx context.Context, report func(problem string)) error {
-	if s.closed.Load() {
-		return errClosed
-	}
-	return nil
 }

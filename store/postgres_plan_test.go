@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,28 @@ func (s *statements) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.
 }
 func (s *statements) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 func (s *statements) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+
+// deploy/citus.sql spreads every table there is, and each has the user first in
+// its primary key.
+func TestEveryTableIsSpread(t *testing.T) {
+	url := postgrestest.URL(t)
+	opened(t, url)
+	text, err := os.ReadFile("../deploy/citus.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables := query[[]string](t, url, `SELECT array_agg(c.relname::text ORDER BY c.relname) FROM pg_class AS c
+JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = 'user_id'
+WHERE c.relnamespace = 'tidemark'::regnamespace AND c.relkind = 'r'`)
+	all := query[[]string](t, url, `SELECT array_agg(tablename::text ORDER BY tablename) FROM pg_tables WHERE schemaname = 'tidemark' AND tablename <> 'version'`)
+	same(t, "tables with user_id first", all, tables)
+	for _, table := range all {
+		if !strings.Contains(string(text), "create_distributed_table('tidemark."+table+"', 'user_id'") {
+			t.Errorf("deploy/citus.sql does not spread %s", table)
+		}
+	}
+}
 
 // Every statement of a push, a pull and a replay goes into the tables by an index
 // and for one user: what it costs does not grow with the store.
