@@ -66,7 +66,8 @@ type Pushed struct {
 
 // Push applies p whole or not at all, durably before it returns, and at most
 // once however often p comes (rules 7 to 12). It refuses with *OutOfSyncError,
-// ErrKeyReused or *ValidationError; then nothing has changed.
+// ErrKeyReused or *ValidationError (rules 21, 22 and 24, too); then nothing has
+// changed.
 func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 	created := p.Access.Kinds.created(p.Mutations)
 	var counted *census

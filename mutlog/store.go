@@ -49,7 +49,8 @@ type Batch struct {
 	// Key is the Idempotency-Key of the push, or "".
 	Key string
 
-	// Live counts what is live after the batch, by the kind of resource; nil
+	// Live counts what is live after the batch: the kinds of resources whose
+	// number is bounded each by its name, all others together under ""; nil
 	// where nobody counted.
 	Live map[string]Count
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tidemark/client"
 	"tidemark/mutlog"
 	"tidemark/resources"
 	"tidemark/server"
@@ -144,4 +145,23 @@ func TestQuotaOnTheWire(t *testing.T) {
 			`{"index":1,"member":"quotaResources","message":"Quota exceeded at mutation[1]: at most 4 resources"}]}`)
 	r.post("lastMutationAt=-1", full).expect(t, 200, "") // replayed
 	r.post(on, body(`{"type":"DELETE","resource":"NOTE","resourceId":"a"}`, note("d", `{"x":1234}`))).expect(t, 200, "")
+}
+
+// TestCompositeByClient: the Go client takes composite resources as pulls give
+// them, and sends them back.
+func TestCompositeByClient(t *testing.T) {
+	r := newRig(t, going(t, links))
+	c := r.client("")
+	link := mutlog.Mutation{Type: mutlog.Create, Resource: "LINK", Data: []byte(`{"from":"a","to":1}`)}
+	head := mustPush(t, c, mutlog.Beginning, link)
+	for m, err := range c.Pull(t.Context(), client.Query{Since: mutlog.Beginning}).All() {
+		if err != nil || m.ResourceID != "" || string(m.Data) != string(link.Data) {
+			t.Fatalf("%v, %v", m, err)
+		}
+		m.Type = mutlog.Delete
+		head = mustPush(t, c, head, m)
+	}
+	if got, _ := mustPull(t, c, client.Query{Since: 0}); len(got) != 1 || got[0] != `DELETE  {"from":"a","to":1} @1` {
+		t.Errorf("got %q", got)
+	}
 }
