@@ -44,7 +44,12 @@ type rig struct {
 // newRig starts a server; change may alter its options.
 func newRig(t testing.TB, change ...func(*server.Options)) *rig {
 	t.Helper()
-	logs := storetest.Open(t)
+	return newRigOn(t, storetest.Open(t), change...)
+}
+
+// newRigOn starts a server on an empty store, which it closes.
+func newRigOn(t testing.TB, logs mutlog.Store, change ...func(*server.Options)) *rig {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
