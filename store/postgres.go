@@ -128,6 +128,7 @@ func openPostgres(url string, trace pgx.QueryTracer) (*Postgres, error) {
 		config.ConnConfig.RuntimeParams["application_name"] = "tidemark"
 	}
 	config.ConnConfig.Tracer = trace
+	onlyPrimary(&config.ConnConfig.Config)
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.name, err)
 	}
