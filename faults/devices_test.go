@@ -53,13 +53,18 @@ type fleet struct {
 	t       testing.TB
 	devices int
 	users   int
-	large   int // bytes of data in each mutation, beyond the few that identify it
+	age     string // a part of the users' names
+	large   int    // bytes of data in each mutation, beyond the few that identify it
+
+	// patient devices go on after an answer of 503, and wait for one of 200.
+	patient bool
 
 	// record runs fn if what it records counts as told: not any more after a
 	// power cut. nil counts all.
 	record func(fn func()) bool
 
-	acks atomic.Int64
+	acks    atomic.Int64
+	refused atomic.Int64 // requests that were answered with 503
 
 	mu     sync.Mutex
 	next   int
@@ -91,7 +96,14 @@ func (f *fleet) adopt(other *fleet) {
 	}
 }
 
-func (f *fleet) user(i int) string { return fmt.Sprintf("user-%d", i%f.users) }
+func (f *fleet) user(i int) string { return fmt.Sprintf("user-%d%s", i%f.users, f.age) }
+
+// forget makes the fleet go on with users who have no log yet: a large one makes
+// each comparison slow.
+func (f *fleet) forget() {
+	f.age = fmt.Sprintf(".%d", f.next)
+	f.logs, f.byID = map[string]*journal{}, map[string]*batch{}
+}
 
 func (f *fleet) journal(user string) *journal {
 	if f.logs[user] == nil {
@@ -184,7 +196,9 @@ func (f *fleet) push(s *server, b *batch) (status int, header http.Header) {
 		return 0, nil
 	}
 	switch res.StatusCode {
-	case http.StatusOK, http.StatusConflict, http.StatusServiceUnavailable:
+	case http.StatusOK, http.StatusConflict:
+	case http.StatusServiceUnavailable:
+		f.refused.Add(1)
 	default:
 		f.t.Errorf("a push is answered with %d: %s", res.StatusCode, body)
 	}
@@ -199,7 +213,11 @@ func (f *fleet) head(s *server, user string) (head int64, ok bool) {
 			LastMutationAt int64 `json:"lastMutationAt"`
 		} `json:"data"`
 	}
-	if status != http.StatusOK || json.Unmarshal(body, &answer) != nil {
+	switch {
+	case status == http.StatusServiceUnavailable:
+		f.refused.Add(1)
+		return 0, false
+	case status != http.StatusOK || json.Unmarshal(body, &answer) != nil:
 		return 0, false
 	}
 	head = answer.Data.LastMutationAt
@@ -229,7 +247,7 @@ func (f *fleet) run(s *server, rnd *rand.Rand) (stop, wait func()) {
 	for u := range f.users {
 		wg.Go(func() {
 			for !stopped.Load() {
-				if _, ok := f.head(s, f.user(u)); !ok {
+				if _, ok := f.awaitHead(s, f.user(u), &stopped); !ok {
 					return
 				}
 				time.Sleep(time.Millisecond)
@@ -242,7 +260,7 @@ func (f *fleet) run(s *server, rnd *rand.Rand) (stop, wait func()) {
 // device pushes one batch after the other; when one was refused it takes the
 // head of the log, since others push to the same.
 func (f *fleet) device(s *server, number int, rnd *rand.Rand, stopped *atomic.Bool) {
-	base, ok := f.head(s, f.user(number))
+	base, ok := f.awaitHead(s, f.user(number), stopped)
 	for ok && !stopped.Load() {
 		b := f.newBatch(rnd, number, base)
 		switch status, _ := f.push(s, b); status {
@@ -254,8 +272,18 @@ func (f *fleet) device(s *server, number int, rnd *rand.Rand, stopped *atomic.Bo
 		case 0:
 			return
 		default:
-			base, ok = f.head(s, f.user(number))
+			base, ok = f.awaitHead(s, f.user(number), stopped)
 		}
+	}
+}
+
+// awaitHead asks for the head of a log, patient devices until they are told.
+func (f *fleet) awaitHead(s *server, user string, stopped *atomic.Bool) (head int64, ok bool) {
+	for {
+		if head, ok = f.head(s, user); ok || !f.patient || stopped.Load() || s.gone() {
+			return head, ok
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -369,6 +397,9 @@ func (f *fleet) resolve(s *server) {
 				continue
 			}
 			status, header := f.push(s, b)
+			for tries := 0; f.patient && status == http.StatusServiceUnavailable && tries < 5; tries++ {
+				status, header = f.push(s, b)
+			}
 			replayed := header.Get("Idempotency-Replayed") == "true"
 			switch {
 			case b.found != beginning && (status != http.StatusOK || !replayed || b.head != b.found+int64(len(b.sent))-1):

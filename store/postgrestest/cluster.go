@@ -98,10 +98,25 @@ func (c *Cluster) makeDir(parent string) (err error) {
 	if c.dir, err = os.MkdirTemp(parent, "tidemark-postgres-"); err != nil {
 		return err
 	}
+	return c.own(c.dir)
+}
+
+// own gives a directory to the user of the server.
+func (c *Cluster) own(dir string) error {
 	if u := c.tools.credential; u != nil {
-		return os.Chown(c.dir, int(u.Uid), int(u.Gid))
+		return os.Chown(dir, int(u.Uid), int(u.Gid))
 	}
 	return nil
+}
+
+// Directory makes a directory that the server can use, beside its data.
+func (c *Cluster) Directory(t testing.TB, name string) string {
+	t.Helper()
+	dir := filepath.Join(c.dir, name)
+	if err := errors.Join(os.Mkdir(dir, 0o700), c.own(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // fastDir is a directory in memory, where syncs cost nothing, if there is one

@@ -49,7 +49,7 @@ func (c *Cluster) Database(t testing.TB) string {
 	name := fmt.Sprint("test", c.made.Add(1))
 	c.Exec(t, "postgres", "CREATE DATABASE "+name+" TEMPLATE template0"+c.collation())
 	t.Cleanup(func() {
-		c.psql("postgres", "DROP DATABASE "+name+" WITH (FORCE)") // the server may be gone
+		c.Query("postgres", "DROP DATABASE "+name+" WITH (FORCE)") // the server may be gone
 	})
 	return name
 }
@@ -58,7 +58,7 @@ func (c *Cluster) Database(t testing.TB) string {
 // server can.
 func (c *Cluster) collation() string {
 	const clause = " LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
-	can, err := c.psql("postgres", "SELECT current_setting('server_version_num')::int >= 150000 AND EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')")
+	can, err := c.Query("postgres", "SELECT current_setting('server_version_num')::int >= 150000 AND EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')")
 	if err != nil || can != "t" {
 		return ""
 	}
@@ -69,14 +69,15 @@ func (c *Cluster) collation() string {
 // they print: a row a line, its columns separated by |.
 func (c *Cluster) Exec(t testing.TB, database, statements string) string {
 	t.Helper()
-	out, err := c.psql(database, statements)
+	out, err := c.Query(database, statements)
 	if err != nil {
 		t.Fatalf("%v in %s", err, statements)
 	}
 	return out
 }
 
-func (c *Cluster) psql(database, statements string) (string, error) {
+// Query is Exec for where there is no test to fail.
+func (c *Cluster) Query(database, statements string) (string, error) {
 	return psql(c.tools, c.URL(database), statements)
 }
 
