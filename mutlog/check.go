@@ -58,6 +58,7 @@ func CheckUser(tx Reader, user User, report func(problem string)) error {
 type logChecker struct {
 	user   User
 	report func(string)
+	bounds Bounds
 	head   Timestamp
 	newest map[Ref]Timestamp
 	last   *Batch           // that at read
@@ -75,6 +76,9 @@ func (c *logChecker) fault(at Timestamp, format string, args ...any) {
 // next checks a few batches; more tells that there are others.
 func (c *logChecker) next(tx Reader) (more bool, err error) {
 	batches, err := tx.Batches(c.head, 1000)
+	if err == nil {
+		c.bounds, err = tx.Bounds()
+	}
 	if err != nil {
 		return false, err
 	}
@@ -139,7 +143,7 @@ func (c *logChecker) batch(tx Reader, b *Batch) error {
 		c.fault(c.head, "a batch without mutations follows")
 		return nil
 	}
-	if b.Previous != c.head {
+	if b.Previous != c.head && (b.Previous < c.head || b.Previous > c.bounds.Pruned) {
 		c.fault(b.First(), "its batch follows %d, the head before it is %d", b.Previous, c.head)
 	}
 	if b.Base > b.Previous {
@@ -177,8 +181,8 @@ func (c *logChecker) before(tx Reader, b *Batch) ([]*Entry, error) {
 	return before, nil
 }
 
-// at returns the mutation with the timestamp t, which the log holds unless it
-// is 0; then nil.
+// at returns the mutation with the timestamp t, which the log holds, unless it
+// is 0 or was pruned since it was seen; then nil.
 func (c *logChecker) at(tx Reader, t Timestamp) (*Entry, error) {
 	if t == 0 {
 		return nil, nil
@@ -188,12 +192,20 @@ func (c *logChecker) at(tx Reader, t Timestamp) (*Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(batches) == 0 || t < batches[0].First() || t > batches[0].Head() {
-			return nil, fmt.Errorf("%w: mutation %d is not found", ErrCorrupt, t)
+		if len(batches) > 0 {
+			c.last = batches[0]
 		}
-		c.last = batches[0]
 	}
-	return &c.last.Entries[t-c.last.First()], nil
+	if c.last != nil {
+		byTime := func(e Entry, t Timestamp) int { return cmp.Compare(e.Timestamp, t) }
+		if i, found := slices.BinarySearchFunc(c.last.Entries, t, byTime); found {
+			return &c.last.Entries[i], nil
+		}
+	}
+	if t <= c.bounds.Pruned {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: mutation %d is not found", ErrCorrupt, t)
 }
 
 // entry checks one mutation, whose resource had the newest mutation before.
@@ -203,6 +215,11 @@ func (c *logChecker) entry(e *Entry, before *Entry) {
 		c.fault(t, "it follows %d and is not later, or out of range (rule 3)", c.head)
 	}
 	c.head = t
+	for _, gap := range c.bounds.Gaps {
+		if gap.After > Beginning && gap.After < t && t <= gap.Until { // one from Beginning is of an erasure, which may be under way
+			c.fault(t, "it is in the gap from %d to %d (rule 17)", gap.After, gap.Until)
+		}
+	}
 	if !ValidResource(e.Resource) || !ValidResourceID(e.ResourceID) {
 		c.fault(t, "its resource is %q %q (rule 5)", e.Resource, e.ResourceID)
 	}
@@ -219,6 +236,9 @@ func (c *logChecker) entry(e *Entry, before *Entry) {
 	case e.Type != Delete && e.Data == nil:
 		c.fault(t, "a %s without data (rule 5)", e.Type)
 		return
+	}
+	if before == nil && e.Prev != Beginning && e.Prev <= c.bounds.Pruned {
+		return // what it rests on was pruned
 	}
 	want := *e
 	want.follow(before)
@@ -245,6 +265,9 @@ func (c *logChecker) receipt(tx Reader, b *Batch) error {
 				return err
 			}
 		}
+	}
+	if b.Head() <= c.bounds.Pruned {
+		return nil
 	}
 	c.fault(b.First(), "its batch would not be recognised if it were pushed again (rules 10 and 11)")
 	return nil

@@ -53,6 +53,13 @@
 //     has expired: neither a pull nor a push of it is answered, because the log
 //     cannot tell the device what to delete. A pull under way is not finished
 //     once that is true of its cursor.
+//  19. Of what is older than the history is to be kept, and than repeats are to
+//     be recognised, pruning drops the mutations that a later one as old
+//     supersedes, and tombstones that are older than those are to be kept; never
+//     the newest mutation of a log. So it moves no head, and changes no pull of
+//     a cursor that has not expired, nor of -1. The history is complete later
+//     than it has dropped anything, and a repeat of what it has pruned is a new
+//     push.
 //  20. A configuration may list the kinds of resources that there are. A push of
 //     another kind is refused. What a log holds stays readable, whatever a later
 //     configuration says. A request keeps the configuration it began with.

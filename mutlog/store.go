@@ -22,7 +22,8 @@ type Entry struct {
 	State []byte
 
 	// Prev is the timestamp of the mutation of the same resource before this
-	// one, or Beginning. Following it goes back through the resource's past.
+	// one, or Beginning. Following it goes back through the resource's past, as
+	// far as that was not pruned.
 	Prev Timestamp
 
 	// Born is the timestamp of the mutation that began the resource's present
@@ -127,6 +128,14 @@ type Store interface {
 	// is never told before every View that starts later sees it.
 	Follow(ctx context.Context, heard func(User, Timestamp), missed func()) error
 
+	// Erase removes the log of user, all its bytes and the records whose Owner
+	// is the name of user, in steps, and calls progress with how many mutations
+	// it has removed so far. From its beginning on the log has the gap from
+	// Beginning to until, or to its head if that is later. That gap is all that
+	// stays, under a hash of the name: the log is empty and not listed.
+	// Interrupted, Erase goes on where it was when it is called again.
+	Erase(ctx context.Context, user User, until Timestamp, progress func(mutations int)) error
+
 	// Fence records that the store was restored at the time at from what it had
 	// been earlier: every log has a gap from its head of this moment to at. A
 	// fence stays for ever, and counts for logs that begin later, too.
@@ -190,7 +199,23 @@ type Tx interface {
 	// on the gaps of earlier fences are those that bounds has.
 	SetBounds(bounds Bounds) error
 
+	// Prune drops, of the batches that lie wholly behind after and not behind
+	// until, all mutations but those whose timestamps are in keep, in order, and
+	// all that BatchByKey and BatchesOn find. What is left keeps its timestamps
+	// and stands in batches without Client and Key, of any size, the newest of
+	// which counts what was live after the newest batch that was pruned; their
+	// Base and Previous say only that they follow what is before them. Prev of
+	// a mutation may be one that was dropped, and so may Previous and Base of a
+	// batch: Newest then finds nothing, or what is left.
+	//
+	// It may be called once, and not with Append. Bounds.Pruned must not be
+	// earlier than until; SetBounds may come first. What is pushed meanwhile does
+	// not make fn run again.
+	Prune(after, until Timestamp, keep []Timestamp) error
+
 	// Append adds batch to the log and to what BatchByKey and BatchesOn find.
-	// It may be called once, last, with a batch whose Previous is the head.
+	// It may be called once, last, with a batch whose Previous is the head, or,
+	// to copy a log that was pruned, later but not than Bounds.Pruned. One that
+	// is wholly not later than that is not found as a receipt.
 	Append(batch *Batch) error
 }

@@ -32,7 +32,7 @@ var (
 	bucketMeta    = []byte("tidemark")
 	bucketGroups  = []byte("groups")
 	bucketLogs    = []byte("logs")
-	bucketRecords = []byte("records")
+	bucketRecords = []byte("records") // and "garbage", see garbage.go
 
 	metaFormat = []byte("format") // decimal text
 	metaID     = []byte("id")     // the ULID of this store
@@ -74,11 +74,14 @@ type Bolt struct {
 	foldBatches int
 	fences      atomic.Pointer[[]fence]
 	gaps        atomic.Uint64 // how often logs have got gaps
+	folds       atomic.Uint64 // how often recent places were forgotten
 	followers   followers
 
 	// The committer's:
 	state     state  // of the newest transaction
 	lastGroup uint64 // the number of the newest group
+	folded    uint64 // that of the newest one up to which all are
+	cleaned   uint64 // that of the one that was looked at last for garbage
 	fold      *fold  // under way, or nil
 
 	stuck atomic.Bool // a panic may have left locks of db held
@@ -172,6 +175,9 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 			if s.recent, s.lastGroup, err = readRecent(tx); err != nil {
 				return err
 			}
+			if s.folded, err = readFolded(tx); err != nil {
+				return err
+			}
 			fences, err := readFences(tx)
 			s.fences.Store(&fences)
 			return err
@@ -247,7 +253,7 @@ func createBolt(path string) error {
 		if err := meta.Put(metaID, []byte(ulid.MustNew(ulid.Now(), rand.Reader).String())); err != nil {
 			return err
 		}
-		for _, name := range [][]byte{bucketLogs, bucketGroups, bucketRecords} {
+		for _, name := range [][]byte{bucketLogs, bucketGroups, bucketGarbage, bucketRecords} {
 			if _, err = tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -288,8 +294,10 @@ func checkFormat(db *bolt.DB) (st state, err error) {
 			return fmt.Errorf("%w: it was cut short, %d bytes of %d are left", ErrDamaged, info.Size(), tx.Size())
 		}
 		meta := tx.Bucket(bucketMeta)
-		if meta == nil || tx.Bucket(bucketLogs) == nil || tx.Bucket(bucketGroups) == nil || tx.Bucket(bucketRecords) == nil {
-			return ErrDamaged
+		for _, name := range [][]byte{bucketMeta, bucketLogs, bucketGroups, bucketGarbage, bucketRecords} {
+			if tx.Bucket(name) == nil {
+				return ErrDamaged
+			}
 		}
 		format, err := strconv.Atoi(string(meta.Get(metaFormat)))
 		switch {
@@ -316,19 +324,35 @@ func (s *Bolt) view(ctx context.Context, p prefix, fn func(*boltTx) error) (err 
 	if s.isFailed.Load() {
 		return errFailed
 	}
-	fences := s.allFences()
-	sealed, active := s.recent.of(p) // before the transaction, see recent.go
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer s.catchFault(&err)
-	tx, err := s.db.Begin(false)
+	t, err := s.begin(p)
 	if err != nil {
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
-	defer tx.Rollback()
-	t := newBoltTx(tx, p, sealed, active)
-	t.fences = fences
+	defer t.tx.Rollback()
 	defer t.release()
 	return fn(t)
+}
+
+// begin begins a snapshot of the log of the user p. The recent places are taken
+// before the transaction, see recent.go; if some were folded meanwhile, pruning
+// may already have dropped them.
+func (s *Bolt) begin(p prefix) (*boltTx, error) {
+	for {
+		folds, fences := s.folds.Load(), s.allFences()
+		sealed, active := s.recent.of(p)
+		tx, err := s.db.Begin(false)
+		if err != nil {
+			return nil, err
+		}
+		if s.folds.Load() == folds {
+			t := newBoltTx(tx, p, sealed, active)
+			t.fences = fences
+			return t, nil
+		}
+		tx.Rollback()
+	}
 }
 
 // catchFault, deferred with debug.SetPanicOnFault, fails the store if its file
@@ -365,10 +389,19 @@ func (s *Bolt) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx) 
 			tx.write, tx.name = w, user
 			return fn(tx)
 		})
-		if err != nil || w.record == nil && w.edit == nil {
+		if err != nil || w.record == nil && w.edits == nil {
 			return err
 		}
-		if err := s.commit(w); err != errRaced {
+		err = s.commit(w)
+		if err == errUnfolded {
+			err = s.foldAll(ctx)
+		} else if err != errRaced {
+			return err
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil && err != errRaced {
 			return err
 		}
 	}
@@ -428,7 +461,7 @@ func (s *Bolt) recentUsers(ctx context.Context) (map[prefix]mutlog.User, error) 
 		}
 		err := s.view(ctx, p, func(tx *boltTx) error {
 			r, err := tx.record(oldest)
-			if err == nil && r.previous == mutlog.Beginning {
+			if err == nil && len(r.name) > 0 {
 				users[p] = mutlog.User(r.name)
 			}
 			return err

@@ -342,14 +342,14 @@ func keysOf(t *testing.T, path string) map[byte][]keyValue {
 	err := rewrite(path, func(tx *bolt.Tx) error {
 		groups := tx.Bucket(bucketGroups)
 		err := groups.ForEachBucket(func(k []byte) error {
-			keys[kindGroup] = append(keys[kindGroup], keyValue{bytes.Clone(k), bytes.Clone(groups.Bucket(k).Get(groupValue))})
+			keys[kindGroup] = append(keys[kindGroup], keyValue{key: bytes.Clone(k), value: bytes.Clone(groups.Bucket(k).Get(groupValue))})
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 		return tx.Bucket(bucketLogs).ForEach(func(k, v []byte) error {
-			keys[k[prefixSize]] = append(keys[k[prefixSize]], keyValue{bytes.Clone(k), bytes.Clone(v)})
+			keys[k[prefixSize]] = append(keys[k[prefixSize]], keyValue{key: bytes.Clone(k), value: bytes.Clone(v)})
 			return nil
 		})
 	})

@@ -107,8 +107,9 @@ func writeFences(tx *bolt.Tx, fences []fence) error {
 
 // about returns what key 00 says, or nil if there is no such key.
 func (tx *boltTx) about() (*about, error) {
-	k, v := tx.cursor.Seek(tx.prefix.key(kindUser, 0))
-	if !tx.prefix.has(k, kindUser) {
+	k := tx.prefix.key(kindUser, 0)
+	v := tx.cursor.Bucket().Get(k) // and leaves the cursor alone
+	if v == nil {
 		return nil, nil
 	}
 	return decodeAbout(k, v)
@@ -139,6 +140,14 @@ func (tx *boltTx) Bounds() (mutlog.Bounds, error) {
 	return bounds, nil
 }
 
+// newBounds returns the bounds that the log is to have.
+func (tx *boltTx) newBounds() (mutlog.Bounds, error) {
+	if tx.write.bounds != nil {
+		return *tx.write.bounds, nil
+	}
+	return tx.Bounds()
+}
+
 // headAt returns the head that the log had when f was recorded, or one that is
 // not earlier than f.
 func (tx *boltTx) headAt(f fence) (mutlog.Timestamp, error) {
@@ -167,7 +176,9 @@ func (tx *boltTx) SetBounds(bounds mutlog.Bounds) error {
 	}
 	bounds.Gaps = slices.Clone(bounds.Gaps)
 	b := boundsWrite{user: tx.prefix, old: old, new: bounds, fences: tx.fences}
-	tx.write.edit = b.put
+	tx.write.bounds = &bounds
+	tx.write.edits = append(tx.write.edits, edit{b.check, b.apply})
+	tx.write.onHead = tx.write.onHead || !slices.Equal(old.Gaps, bounds.Gaps)
 	return nil
 }
 
@@ -179,28 +190,38 @@ type boundsWrite struct {
 	fences   []fence
 }
 
-// put is an edit, see write. It folds what is recent of the user, because the
-// last folded place says whether there are bounds.
-func (b *boundsWrite) put(s *Bolt, tx *bolt.Tx, c *commit) error {
-	sealed, active := s.recent.of(b.user)
-	user := newBoltTx(tx, b.user, sealed, active)
-	user.fences = b.fences
+// check fails if the bounds are not the old ones any more.
+func (b *boundsWrite) check(s *Bolt, tx *bolt.Tx, c *commit) error {
+	user := newBoltTx(tx, b.user, nil, nil)
+	user.sealed, user.active = s.recent.of(b.user)
+	user.fences, user.commit = b.fences, c
 	now, err := user.Bounds()
-	switch {
-	case err != nil:
-		return err
-	case len(s.allFences()) != len(b.fences) || !sameBounds(now, b.old):
-		return errRaced
+	if err == nil && (len(s.allFences()) != len(b.fences) || !sameBounds(now, b.old)) {
+		err = errRaced
 	}
-	if err := foldUser(tx, b.user, slices.Concat(sealed, active)); err != nil {
+	return err
+}
+
+// apply writes the new bounds. If the log had none, it folds what is recent of
+// the user, because the last folded place says whether there are bounds.
+func (b *boundsWrite) apply(s *Bolt, tx *bolt.Tx, c *commit) error {
+	user := newBoltTx(tx, b.user, nil, nil)
+	if err := user.begin(); err != nil {
 		return err
 	}
-	c.folded = append(c.folded, b.user)
+	if !user.bounded {
+		sealed, active := s.recent.of(b.user)
+		if err := c.foldUser(tx, b.user, slices.Concat(sealed, active)); err != nil {
+			return err
+		}
+		c.folded = append(c.folded, b.user)
+	}
 	c.gaps = c.gaps || !slices.Equal(b.old.Gaps, b.new.Gaps)
 	return b.write(newBoltTx(tx, b.user, nil, nil))
 }
 
-// write writes the bounds of a log of which nothing is recent.
+// write writes the bounds of a log whose last folded place tells of bounds, or of
+// which nothing is recent.
 func (b *boundsWrite) write(user *boltTx) error {
 	a, err := user.about()
 	if err != nil {
@@ -229,11 +250,15 @@ func sameBounds(a, b mutlog.Bounds) bool {
 
 // Fence implements mutlog.Store.
 func (s *Bolt) Fence(ctx context.Context, at mutlog.Timestamp) error {
-	return s.edit(ctx, func(s *Bolt, tx *bolt.Tx, c *commit) error {
-		fences := append(slices.Clone(s.allFences()), fence{at, s.lastGroup})
-		c.fences, c.gaps = fences, true
-		return writeFences(tx, fences)
-	})
+	return s.edit(ctx, edit{apply: func(s *Bolt, tx *bolt.Tx, c *commit) error {
+		earlier := s.allFences()
+		if c.fences != nil {
+			earlier = c.fences
+		}
+		c.fences = append(slices.Clone(earlier), fence{at, s.lastGroup})
+		c.gaps = true
+		return writeFences(tx, c.fences)
+	}})
 }
 
 // allFences returns the fences, which nobody changes.

@@ -122,34 +122,64 @@ func (c *checker) groups(ctx context.Context) error {
 			c.report(err.Error())
 			continue
 		}
+		garbage := 0
 		for i := range g.len() {
-			c.batches++
-			if err := c.batch(&g, i); err != nil {
+			live, err := c.batch(&g, i)
+			if err != nil {
 				c.report(fmt.Sprintf("group %d: %v", last, err))
 			}
+			if live {
+				c.batches++
+			} else {
+				garbage += g.size(i)
+			}
 		}
-	}
-	if last < c.folded {
-		c.report(fmt.Sprintf("group %d is folded, and the last one is %d", c.folded, last))
+		c.garbage(&g, garbage)
 	}
 	return nil
 }
 
-func (c *checker) batch(g *group, index int) error {
+// batch checks the batch at index; live tells whether a place leads to it, or
+// none has to, because it is recent.
+func (c *checker) batch(g *group, index int) (live bool, err error) {
 	r, err := g.record(index)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if _, err = r.batch(); err != nil || g.number > c.folded {
-		return err
+	if _, err = r.batch(); err != nil {
+		return false, err
 	}
 	k := r.user.key(kindBatch, r.first)
-	if pl, err := decodePlace(k, c.tx.Bucket(bucketLogs).Get(k)); err != nil {
-		return err
-	} else if pl.group != g.number || pl.index != index {
-		return fmt.Errorf("the place of batch %d, the one at %d, is batch %d of group %d", r.first, index, pl.index, pl.group)
+	v := c.tx.Bucket(bucketLogs).Get(k)
+	if v == nil && g.number > c.folded {
+		return true, nil
 	}
-	return nil
+	if v != nil {
+		pl, err := decodePlace(k, v)
+		if err != nil || pl.group == g.number && pl.index == index {
+			return true, err
+		}
+	}
+	if g.number > c.folded {
+		err = fmt.Errorf("batch %d is newer than what is folded, and no place leads to it", r.first)
+	}
+	return false, err
+}
+
+// garbage checks what is said of the garbage of a group.
+func (c *checker) garbage(g *group, garbage int) {
+	k := groupKey(g.number)
+	v := c.tx.Bucket(bucketGarbage).Get(k)
+	if v == nil && garbage == 0 {
+		return
+	}
+	said, total, err := decodeGarbage(k, v)
+	if err == nil && (said != garbage || total != len(g.batches)) {
+		err = fmt.Errorf("group %d has %d bytes of garbage in %d, and should have %d in %d", g.number, garbage, len(g.batches), said, total)
+	}
+	if err != nil {
+		c.report(err.Error())
+	}
 }
 
 func (c *checker) key(k, v []byte) {
@@ -224,7 +254,7 @@ func (c *checker) place(k, v []byte) {
 	if !bytes.Equal(r.tags, pl.tags) {
 		c.fault("the tags of the place of batch %d are not its own", r.first)
 	}
-	if r.previous != c.head {
+	if r.previous < c.head || r.previous > c.head && (c.about == nil || r.previous > c.about.Pruned) {
 		c.fault("batch %d follows %d, and not the head before it, %d", r.first, r.previous, c.head)
 	}
 	c.head, c.last = pl.head(), pl
@@ -244,6 +274,8 @@ func (c *checker) chunk(k, v []byte) {
 		c.highest = h
 		if e, err := c.user.entry(t); err != nil {
 			c.fault("the index at %x: %v", k, err)
+		} else if e == nil {
+			c.fault("the index at %x leads to mutation %d, which was dropped", k, t)
 		} else if hashRef(e.Resource, e.ResourceID) != h {
 			c.fault("the index at %x leads to mutation %d, which is of another resource", k, t)
 		}
@@ -256,7 +288,7 @@ func (c *checker) receipt(k, v []byte) {
 		c.fault("%v", err)
 		return
 	}
-	r, err := c.user.at(first)
+	r, err := c.user.holding(first)
 	if err != nil {
 		c.fault("a receipt: %v", err)
 	} else if !bytes.Equal(c.user.prefix.receiptKey(string(r.key)), k) {
@@ -270,7 +302,7 @@ func (c *checker) merged(k, v []byte) {
 		return
 	}
 	base, first := keyNumber(k)-1, mergedBatch(k)
-	r, err := c.user.at(first)
+	r, err := c.user.holding(first)
 	if err != nil {
 		c.fault("a merged batch: %v", err)
 	} else if r.first != first || r.base != base {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,17 @@ const maxGroupBytes = 16 << 20
 // errRaced: another batch was appended after the snapshot that a write rests on.
 var errRaced = errors.New("the log has moved on")
 
+var (
+	// errUnfolded: an edit needs all folded that it is about.
+	errUnfolded = errors.New("it is not folded")
+
+	// errNothing: there is nothing to change.
+	errNothing = errors.New("there is nothing to do")
+
+	// errSpoilt: an edit has failed half way.
+	errSpoilt = errors.New("the transaction is to be undone")
+)
+
 // errFailed is what every call gets after a failure that only a restart clears.
 var errFailed = fmt.Errorf("%w: it has failed", mutlog.ErrUnavailable)
 
@@ -39,24 +51,59 @@ type write struct {
 	record   []byte
 	place    place // but for the group
 
-	// edit makes the other change in tx, or fails having changed nothing. What
-	// becomes true with it is noted in c.
-	edit func(s *Bolt, tx *bolt.Tx, c *commit) error
+	onHead   bool // it rests on previous; else on no more than its edits see
+	bounds   *mutlog.Bounds
+	thorough bool // what the edits drop is to be gone from the file at once
+
+	edits []edit
 
 	done chan error
 }
 
-// edit hands a change that is not of one log to the committer, again and again
-// while it is raced, and waits until it is on disk.
-func (s *Bolt) edit(ctx context.Context, edit func(*Bolt, *bolt.Tx, *commit) error) error {
+// edit is a part of a change of the store. check, if there is one, fails if that
+// is not to be made, or not now; apply makes it, once no part of the change has
+// failed so, and notes in c what becomes true with it. If it fails, the whole
+// transaction is undone.
+type edit struct {
+	check func(s *Bolt, tx *bolt.Tx, c *commit) error
+	apply func(s *Bolt, tx *bolt.Tx, c *commit) error
+}
+
+// edit hands a change that is not of one log to the committer and waits until it
+// is on disk, or raced.
+func (s *Bolt) edit(ctx context.Context, change edit) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.commit(&write{edit: edit})
+	return s.commit(&write{edits: []edit{change}})
 }
 
-// isOfLog tells whether w rests on the state of one log.
-func (w *write) isOfLog() bool { return w.user != prefix{} }
+// foldAll folds all that is recent, in steps.
+func (s *Bolt) foldAll(ctx context.Context) (err error) {
+	upTo := uint64(0)
+	step := edit{
+		check: func(s *Bolt, _ *bolt.Tx, _ *commit) error {
+			if upTo == 0 {
+				upTo = s.lastGroup
+			}
+			if s.folded >= upTo {
+				return errNothing
+			}
+			return nil
+		},
+		apply: func(_ *Bolt, _ *bolt.Tx, c *commit) error {
+			c.foldAll = true
+			return nil
+		},
+	}
+	for err == nil {
+		err = s.edit(ctx, step)
+	}
+	if err == errNothing {
+		err = nil
+	}
+	return err
+}
 
 // commit hands w to the committer and waits until it is on disk.
 func (s *Bolt) commit(w *write) error {
@@ -150,6 +197,13 @@ func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
 	c, err := s.prepare(tx, group, results)
+	if err == errSpoilt {
+		tx.Rollback()
+		for i := range results { // the others try again
+			results[i] = cmp.Or(results[i], errRaced)
+		}
+		return nil
+	}
 	if err != nil || c == nil {
 		tx.Rollback()
 		return err
@@ -187,22 +241,32 @@ func (s *Bolt) stillThere(tx *bolt.Tx) error {
 
 // commit is what is true once a transaction is durable.
 type commit struct {
-	state  state
-	group  uint64
-	writes []*write // those of the group that were not raced
-	places []place
-	edited bool
-	fold   *fold
-	folded []prefix // users who were folded at once
-	fences []fence  // all, if there is a new one
-	gaps   bool     // a log has got a gap
+	state   state
+	group   uint64
+	writes  []*write // those of the group that append and were not raced
+	places  []place
+	fold    *fold
+	folded  []prefix // users who were folded at once
+	fences  []fence  // all, if there is a new one
+	gaps    bool     // a log has got a gap
+	cleaned uint64   // see Bolt
+
+	// While it is prepared:
+	nextGroup uint64
+	records   [][]byte // of nextGroup
+	dropped   int      // batches
+	edited    bool
+	foldAll   bool
+	wasted    map[uint64]int // bytes of groups, by an edit
 }
 
 // prepare puts into tx what is to be committed; nil if there is nothing.
 func (s *Bolt) prepare(tx *bolt.Tx, group []*write, results []error) (*commit, error) {
-	c := &commit{group: s.lastGroup, fold: s.fold}
-	records := s.admit(tx, group, results, c)
-	if len(records) == 0 && !c.edited && s.fold == nil {
+	c := &commit{group: s.lastGroup, cleaned: s.cleaned, nextGroup: s.lastGroup + 1}
+	if err := s.admit(tx, group, results, c); err != nil {
+		return nil, err
+	}
+	if len(c.records) == 0 && !c.edited && s.fold == nil {
 		return nil, nil
 	}
 	unavailable := func(err error) error {
@@ -211,31 +275,43 @@ func (s *Bolt) prepare(tx *bolt.Tx, group []*write, results []error) (*commit, e
 		}
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
-	hot, err := s.recent.foldHot(tx)
-	if err != nil {
+	if err := s.foldSome(tx, group, c); err != nil {
 		return nil, unavailable(err)
 	}
-	c.folded = append(c.folded, hot...)
-	if s.fold != nil {
-		n := max(2*len(records), minFold)
-		if group == nil {
-			n = maxFold
-		}
-		if c.fold, err = s.fold.step(tx, s.recent, n); err != nil {
+	if len(c.records) > 0 {
+		c.group = c.nextGroup
+		if err := putGroup(tx.Bucket(bucketGroups), c.group, c.records); err != nil {
 			return nil, unavailable(err)
 		}
 	}
-	if len(records) > 0 {
-		c.group++
-		if err := putGroup(tx.Bucket(bucketGroups), c.group, records); err != nil {
-			return nil, unavailable(err)
-		}
-	}
-	c.state = state{transaction: tx.ID(), batches: s.state.batches + uint64(len(records))}
+	c.state = state{transaction: tx.ID(), batches: s.state.batches + uint64(len(c.records)) - uint64(c.dropped)}
 	if err := c.state.write(tx); err != nil {
 		return nil, unavailable(err)
 	}
 	return c, nil
+}
+
+// foldSome folds the users who are to be folded at once, and a part of what is
+// being folded.
+func (s *Bolt) foldSome(tx *bolt.Tx, group []*write, c *commit) error {
+	hot, err := s.recent.foldHot(tx, c)
+	if err != nil {
+		return err
+	}
+	c.folded = append(c.folded, hot...)
+	if c.foldAll && s.fold == nil {
+		s.recent.seal()
+		s.fold = newFold(s.recent.sealed, s.lastGroup)
+	}
+	if s.fold == nil {
+		return nil
+	}
+	n := max(2*len(c.records), minFold)
+	if group == nil || c.foldAll {
+		n = maxFold
+	}
+	c.fold, err = s.fold.step(tx, c, s.recent, n)
+	return err
 }
 
 // How many batches one commit folds: twice as many as it brings, so that
@@ -245,31 +321,57 @@ const (
 	maxFold = 4096
 )
 
-// admit returns the records of the writes that are not raced, and makes the
-// edits.
-func (s *Bolt) admit(tx *bolt.Tx, group []*write, results []error, c *commit) (records [][]byte) {
+// admit makes the edits of the writes that are not raced, and adds their records.
+func (s *Bolt) admit(tx *bolt.Tx, group []*write, results []error, c *commit) error {
 	taken := make(map[prefix]bool, len(group))
 	for i, w := range group {
-		if w.isOfLog() {
+		if w.onHead {
 			if results[i] = s.raced(tx, w, taken); results[i] != nil {
 				continue
 			}
 			taken[w.user] = true
 		}
-		if w.edit != nil {
-			if results[i] = w.edit(s, tx, c); results[i] != nil {
-				continue
-			}
-			c.edited = true
+		if results[i] = s.check(tx, w, c); results[i] != nil {
+			continue
+		}
+		if results[i] = s.apply(tx, w, c); results[i] != nil {
+			return errSpoilt
 		}
 		if w.record != nil {
 			pl := w.place
-			pl.group, pl.index, pl.tags = s.lastGroup+1, len(records), bytes.Clone(pl.tags)
+			pl.group, pl.index = c.add(w.record)
+			pl.tags = bytes.Clone(pl.tags)
 			c.writes, c.places = append(c.writes, w), append(c.places, pl)
-			records = append(records, w.record)
 		}
 	}
-	return records
+	return nil
+}
+
+// check checks the edits of w.
+func (s *Bolt) check(tx *bolt.Tx, w *write, c *commit) error {
+	for _, e := range w.edits {
+		if e.check == nil {
+			continue
+		}
+		if err := e.check(s, tx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply makes the edits of w in tx.
+func (s *Bolt) apply(tx *bolt.Tx, w *write, c *commit) error {
+	for _, e := range w.edits {
+		if err := e.apply(s, tx, c); err != nil {
+			return err
+		}
+		c.edited = true
+	}
+	if len(c.wasted) == 0 {
+		return nil
+	}
+	return s.collect(tx, c, w.thorough)
 }
 
 // raced returns errRaced if the log of w is not what w rests on.
@@ -297,12 +399,17 @@ func (s *Bolt) head(tx *bolt.Tx, p prefix) (mutlog.Timestamp, error) {
 
 // publish makes c, which is durable, known to readers.
 func (s *Bolt) publish(c *commit) {
-	s.state, s.lastGroup = c.state, c.group
+	s.state, s.lastGroup, s.cleaned = c.state, c.group, c.cleaned
 	if s.fold != nil && c.fold == nil {
 		s.recent.forget()
+		s.folded = s.fold.upTo
+		s.folds.Add(1)
 	}
 	s.fold = c.fold
-	s.recent.cool(c.folded)
+	if len(c.folded) > 0 {
+		s.recent.cool(c.folded)
+		s.folds.Add(1)
+	}
 	s.recent.publish(c.writes, c.places)
 	if c.fences != nil {
 		s.fences.Store(&c.fences)

@@ -146,6 +146,8 @@ func TestCopyUnderPushes(t *testing.T) {
 		}
 		copied := contents(t, c)
 		closeSound(t, c)
+		// What was committed is told to readers before the next commit.
+		push(t, s, "other", note(mutlog.Update, "a", `{}`))
 		after := contents(t, s)
 		for user, log := range after {
 			got := copied[user]

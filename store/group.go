@@ -80,16 +80,32 @@ func readGroup(groups *bolt.Bucket, number uint64) (group, error) {
 	return group{number: number, ends: v[8 : 8+4*n], batches: v[8+4*n:]}, nil
 }
 
+// bounds returns where the batch at index is.
+func (g *group) bounds(index int) (start, end uint32) {
+	if index > 0 {
+		start = binary.BigEndian.Uint32(g.ends[4*(index-1):])
+	}
+	return start, binary.BigEndian.Uint32(g.ends[4*index:])
+}
+
+// size returns how many bytes the batch at index has, and raw those of one that
+// record has returned.
+func (g *group) size(index int) int {
+	start, end := g.bounds(index)
+	return int(end) - int(start)
+}
+
+func (g *group) raw(index int) []byte {
+	start, end := g.bounds(index)
+	return g.batches[start:end]
+}
+
 // record returns the record of the batch at index.
 func (g *group) record(index int) (record, error) {
 	if index < 0 || index >= g.len() {
 		return record{}, fmt.Errorf("%w: group %d has no batch %d", mutlog.ErrCorrupt, g.number, index)
 	}
-	start := uint32(0)
-	if index > 0 {
-		start = binary.BigEndian.Uint32(g.ends[4*(index-1):])
-	}
-	end := binary.BigEndian.Uint32(g.ends[4*index:])
+	start, end := g.bounds(index)
 	if start > end || uint64(end) > uint64(len(g.batches)) {
 		return record{}, fmt.Errorf("%w: batch %d of group %d", mutlog.ErrCorrupt, index, g.number)
 	}

@@ -92,8 +92,10 @@ func (tx *boltTx) readTail() error {
 	if tx.tailRead {
 		return nil
 	}
+	tx.settled = mutlog.Beginning
 	err := tx.walkBack(func(pl place) bool {
-		if tx.hasSettled = pl.settled; pl.settled {
+		if pl.settled {
+			tx.settled = pl.head()
 			return false
 		}
 		tx.tail = append(tx.tail, pl)
@@ -118,8 +120,7 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 			if first := pl.tags[4*i]; sought[first/64]&(1<<(first%64)) == 0 {
 				continue
 			}
-			t := pl.first + mutlog.Timestamp(i)
-			if t > at {
+			if !pl.pruned && pl.first+mutlog.Timestamp(i) > at {
 				continue
 			}
 			tag := pl.tag(i)
@@ -136,8 +137,8 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 				if err != nil {
 					return err
 				}
-				if e.Ref() == searches[j].ref {
-					searches[j].found, searches[j].entry = t, &e
+				if e.Timestamp <= at && e.Ref() == searches[j].ref {
+					searches[j].found, searches[j].entry = e.Timestamp, &e
 				}
 			}
 		}
@@ -146,7 +147,7 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 }
 
 func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp, steps int) error {
-	if !tx.hasSettled {
+	if tx.settled == mutlog.Beginning {
 		return nil
 	}
 	var c chunk
@@ -170,6 +171,10 @@ func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp, steps int)
 			e, err := tx.entry(t)
 			if err != nil {
 				return err
+			}
+			if e == nil {
+				t = mutlog.Beginning
+				break
 			}
 			t = e.Prev
 		}
@@ -198,6 +203,9 @@ func (tx *boltTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entr
 			var err error
 			if e, err = tx.entry(s.found); err != nil {
 				return nil, err
+			}
+			if e == nil {
+				continue
 			}
 		}
 		if e.Ref() != s.ref {
@@ -378,7 +386,8 @@ func (r *record) appendUpdates(updates []search) ([]search, error) {
 	return updates, nil
 }
 
-// appendChunk appends c with updates merged in, split if it becomes too large.
+// appendChunk appends c with updates merged in, split if it becomes too large. An
+// update that leads to Beginning takes its entry away.
 func (tx *boltTx) appendChunk(puts []keyValue, c chunk, updates []search) []keyValue {
 	merged := make([]byte, 0, len(c.entries)+len(updates)*indexEntry)
 	i := 0
@@ -390,12 +399,18 @@ func (tx *boltTx) appendChunk(puts []keyValue, c chunk, updates []search) []keyV
 		if i < c.len() && hash(c.hash(i)) == u.hash {
 			i++
 		}
+		if u.found == mutlog.Beginning {
+			continue
+		}
 		merged = append(merged, u.hash[:]...)
 		merged = binary.BigEndian.AppendUint64(merged, uint64(u.found))
 	}
 	merged = append(merged, c.entries[i*indexEntry:]...)
 
 	n := len(merged) / indexEntry
+	if n == 0 {
+		return append(puts, keyValue{key: tx.prefix.key(kindIndex, c.lower), gone: true})
+	}
 	pieces := (n + chunkEntries - 1) / chunkEntries
 	bound := func(i int) mutlog.Timestamp {
 		h := hash(merged[i*indexEntry:])
@@ -416,7 +431,7 @@ func (tx *boltTx) appendChunk(puts []keyValue, c chunk, updates []search) []keyV
 		}
 		start = end
 		k := tx.prefix.key(kindIndex, lower)
-		puts = append(puts, keyValue{k, sealed(k, append(make([]byte, 4, 4+len(part)), part...))})
+		puts = append(puts, keyValue{key: k, value: sealed(k, append(make([]byte, 4, 4+len(part)), part...))})
 	}
 	return puts
 }

@@ -130,17 +130,20 @@ func decodeReceipt(k, v []byte) (mutlog.Timestamp, error) {
 //
 //	u32     CRC-32C of the key and all that follows
 //	u8      flags: 1 the index covers all up to this batch, 2 the log has bounds, in
-//	        its last folded place at least
+//	        its last folded place at least, 4 the timestamps are not consecutive
 //	uvarint group, index in the group, number of mutations n
+//	uvarint last timestamp - first, if they are not consecutive
 //	n × u32 tags: the first bytes of the hash of each mutation's resource, so that
 //	        a search for a resource goes through places and leaves batches alone
 type place struct {
 	first   mutlog.Timestamp
+	last    mutlog.Timestamp
 	n       int
 	group   uint64
 	index   int
 	settled bool
 	bounded bool
+	pruned  bool // it leads to what pruning has left: the timestamps are not consecutive
 	tags    []byte
 
 	// apart tells that the batch needs more keys than that of its place: it
@@ -148,25 +151,32 @@ type place struct {
 	apart bool
 }
 
-func (pl *place) head() mutlog.Timestamp { return pl.first + mutlog.Timestamp(pl.n) - 1 }
+func (pl *place) head() mutlog.Timestamp { return pl.last }
 func (pl *place) tag(i int) uint32       { return binary.BigEndian.Uint32(pl.tags[4*i:]) }
 
 const (
 	placeSettled = 1 << iota
 	placeBounded
+	placePruned
 )
 
 func encodePlace(k []byte, pl *place) []byte {
-	v := make([]byte, 5, 5+3*binary.MaxVarintLen64+len(pl.tags))
+	v := make([]byte, 5, 5+4*binary.MaxVarintLen64+len(pl.tags))
 	if pl.settled {
 		v[4] |= placeSettled
 	}
 	if pl.bounded {
 		v[4] |= placeBounded
 	}
+	if pl.pruned {
+		v[4] |= placePruned
+	}
 	v = binary.AppendUvarint(v, pl.group)
 	v = binary.AppendUvarint(v, uint64(pl.index))
 	v = binary.AppendUvarint(v, uint64(pl.n))
+	if pl.pruned {
+		v = binary.AppendUvarint(v, uint64(pl.last-pl.first))
+	}
 	return sealed(k, append(v, pl.tags...))
 }
 
@@ -177,7 +187,12 @@ func decodePlace(k, v []byte) (place, error) {
 	}
 	d := decoder{b: v[4:]}
 	flags := d.byte()
-	pl := place{first: keyNumber(k), settled: flags&placeSettled != 0, bounded: flags&placeBounded != 0, group: d.uvarint(), index: int(d.uvarint()), n: int(d.uvarint())}
+	pl := place{first: keyNumber(k), settled: flags&placeSettled != 0, bounded: flags&placeBounded != 0, pruned: flags&placePruned != 0}
+	pl.group, pl.index, pl.n = d.uvarint(), int(d.uvarint()), int(d.uvarint())
+	pl.last = pl.first + mutlog.Timestamp(pl.n) - 1
+	if pl.pruned {
+		pl.last = pl.first + mutlog.Timestamp(d.uvarint())
+	}
 	pl.tags = d.b
 	if d.failed || pl.n < 1 || len(pl.tags) != 4*pl.n {
 		return place{}, fmt.Errorf("%w: the place of a batch at key %x", mutlog.ErrCorrupt, k)

@@ -108,10 +108,10 @@ func (r *recent) cool(users []prefix) {
 }
 
 // foldHot folds the users who are to be folded at once, and returns them.
-func (r *recent) foldHot(tx *bolt.Tx) ([]prefix, error) {
+func (r *recent) foldHot(tx *bolt.Tx, c *commit) ([]prefix, error) {
 	users := slices.Collect(maps.Keys(r.hot))
 	for _, p := range users {
-		if err := foldUser(tx, p, slices.Concat(r.sealed[p], r.active[p])); err != nil {
+		if err := c.foldUser(tx, p, slices.Concat(r.sealed[p], r.active[p])); err != nil {
 			return nil, err
 		}
 	}
@@ -146,11 +146,11 @@ func newFold(sealed map[prefix][]place, upTo uint64) *fold {
 
 // step folds about n batches in tx, and returns the fold as it is after tx; nil
 // if that is its end.
-func (f *fold) step(tx *bolt.Tx, r *recent, n int) (*fold, error) {
+func (f *fold) step(tx *bolt.Tx, c *commit, r *recent, n int) (*fold, error) {
 	after := *f
 	for ; n > 0 && after.next < len(after.users); after.next++ {
 		p := after.users[after.next]
-		if err := foldUser(tx, p, r.sealed[p]); err != nil {
+		if err := c.foldUser(tx, p, r.sealed[p]); err != nil {
 			return nil, err
 		}
 		n -= len(r.sealed[p])
@@ -163,8 +163,9 @@ func (f *fold) step(tx *bolt.Tx, r *recent, n int) (*fold, error) {
 
 // foldUser brings places of one user into the bucket "logs", and the index up to
 // them if the tail has become long.
-func foldUser(tx *bolt.Tx, p prefix, places []place) error {
+func (c *commit) foldUser(tx *bolt.Tx, p prefix, places []place) error {
 	user := newBoltTx(tx, p, nil, nil)
+	user.commit = c
 	last, ok, err := user.last()
 	if err != nil {
 		return err
@@ -185,23 +186,32 @@ func foldUser(tx *bolt.Tx, p prefix, places []place) error {
 		pl.bounded = user.bounded
 		pl.settled = settled && i == len(places)-1
 		k := p.key(kindBatch, pl.first)
-		puts = append(puts, keyValue{k, encodePlace(k, &pl)})
+		puts = append(puts, keyValue{key: k, value: encodePlace(k, &pl)})
 		if pl.apart {
 			if puts, err = user.appendApart(puts, pl); err != nil {
 				return err
 			}
 		}
 	}
-	logs := tx.Bucket(bucketLogs)
-	for _, kv := range puts {
-		if err := logs.Put(kv.key, kv.value); err != nil {
-			return err
-		}
-	}
-	return nil
+	return putAll(tx.Bucket(bucketLogs), puts)
 }
 
-type keyValue struct{ key, value []byte }
+// keyValue is a key and its new value, or one that goes.
+type keyValue struct {
+	key, value []byte
+	gone       bool
+}
+
+func putAll(b *bolt.Bucket, puts []keyValue) (err error) {
+	for i := 0; i < len(puts) && err == nil; i++ {
+		if kv := puts[i]; kv.gone {
+			err = b.Delete(kv.key)
+		} else {
+			err = b.Put(kv.key, kv.value)
+		}
+	}
+	return err
+}
 
 // appendApart appends what a batch needs besides its place.
 func (tx *boltTx) appendApart(puts []keyValue, pl place) ([]keyValue, error) {
@@ -209,7 +219,7 @@ func (tx *boltTx) appendApart(puts []keyValue, pl place) ([]keyValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.previous == mutlog.Beginning {
+	if len(r.name) > 0 {
 		a := &about{Bounds: mutlog.NoBounds}
 		if tx.bounded {
 			if a, err = tx.about(); err != nil {
@@ -218,25 +228,29 @@ func (tx *boltTx) appendApart(puts []keyValue, pl place) ([]keyValue, error) {
 		}
 		a.name = mutlog.User(r.name)
 		k := tx.prefix.key(kindUser, 0)
-		puts = append(puts, keyValue{k, encodeAbout(k, a)})
+		puts = append(puts, keyValue{key: k, value: encodeAbout(k, a)})
 	}
-	if len(r.key) > 0 {
+	switch {
+	case r.pruned: // is no receipt
+	case len(r.key) > 0:
 		k := tx.prefix.receiptKey(string(r.key))
-		puts = append(puts, keyValue{k, encodeReceipt(k, r.first)})
-	} else if r.base != r.previous {
-		puts = append(puts, keyValue{tx.prefix.mergedKey(r.base, r.first), nil})
+		puts = append(puts, keyValue{key: k, value: encodeReceipt(k, r.first)})
+	case r.base != r.previous:
+		puts = append(puts, keyValue{key: tx.prefix.mergedKey(r.base, r.first)})
 	}
 	return puts, nil
 }
 
-// readRecent reads the places of all batches behind "folded".
+// readRecent reads the places of all batches behind "folded" that have none in
+// the bucket "logs": users who are folded at once have theirs there, and so has
+// what pruning leaves.
 func readRecent(tx *bolt.Tx) (r *recent, lastGroup uint64, err error) {
 	r = newRecent()
 	folded, err := readFolded(tx)
 	if err != nil {
 		return nil, 0, err
 	}
-	groups := tx.Bucket(bucketGroups)
+	groups, logs := tx.Bucket(bucketGroups), tx.Bucket(bucketLogs)
 	c := groups.Cursor()
 	lastGroup = folded
 	for k, _ := c.Seek(groupKey(folded + 1)); k != nil; k, _ = c.Next() {
@@ -252,6 +266,9 @@ func readRecent(tx *bolt.Tx) (r *recent, lastGroup uint64, err error) {
 			rec, err := g.record(i)
 			if err != nil {
 				return nil, 0, fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+			if logs.Get(rec.user.key(kindBatch, rec.first)) != nil {
+				continue
 			}
 			r.active[rec.user] = append(r.active[rec.user], rec.place(lastGroup, i))
 			r.count++

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
+	"sort"
 	"unsafe"
 
 	"tidemark/mutlog"
@@ -18,7 +19,7 @@ import (
 //	16      prefix of the user
 //	u64     first timestamp
 //	u8      flags: 1 a client, 2 a key, 4 the name of the user, in the first batch of
-//	        a log, 8 counts of what is live
+//	        a log, 8 counts of what is live, 16 what pruning has left of batches
 //	uvarint number of entries n
 //	uvarint first timestamp - previous head
 //	uvarint previous head - base
@@ -27,7 +28,8 @@ import (
 //	        its name, uvarint resources, uvarint bytes of their data
 //	n × u32 tags (see place)
 //	n × { u32 end of the entry, from the start of the first; u32 its CRC-32C }, so
-//	        that one entry is found and verified without the others
+//	        that one entry is found and verified without the others; with u64
+//	        timestamp of the entry in what pruning has left
 //	n × entry:
 //	  u8      flags, see below
 //	  uvarint timestamp - that of the mutation before it, if there is one
@@ -35,13 +37,16 @@ import (
 //	  bytes   resource, resourceId; data, state, as the flags say
 //
 // "bytes" is a uvarint length and the bytes. The timestamps of the entries are
-// consecutive. A record says itself whose it is and where it belongs, so that
+// consecutive, but for what pruning has left: that record stands for several
+// batches, the first of which followed its previous head, and is no receipt. A
+// record says itself whose it is and where it belongs, so that
 // places can be found anew, and never lead to another's data unnoticed.
 const (
 	batchClient = 1 << iota
 	batchKey
 	batchName
 	batchLive
+	batchPruned
 )
 
 const recordHeader = 4 + prefixSize + 8 // up to the flags
@@ -89,6 +94,7 @@ type record struct {
 	key      []byte
 	name     []byte
 	live     map[string]mutlog.Count
+	pruned   bool
 	tags     []byte
 	table    []byte
 	entries  []byte
@@ -96,22 +102,51 @@ type record struct {
 
 func (r *record) size() int { return len(r.tags) + len(r.entries) }
 
+// row returns what the table says of the entry at index i.
+func (r *record) row(i int) []byte {
+	size := rowSize(r.pruned)
+	return r.table[i*size:][:size]
+}
+
+func rowSize(pruned bool) int {
+	if pruned {
+		return 16
+	}
+	return 8
+}
+
+// timestamp returns the timestamp of the entry at index i.
+func (r *record) timestamp(i int) mutlog.Timestamp {
+	if r.pruned {
+		return mutlog.Timestamp(binary.BigEndian.Uint64(r.row(i)[8:]))
+	}
+	return r.first + mutlog.Timestamp(i)
+}
+
+// find returns the index of the entry with the timestamp t.
+func (r *record) find(t mutlog.Timestamp) (i int, found bool) {
+	i = sort.Search(r.n, func(i int) bool { return r.timestamp(i) >= t })
+	return i, i < r.n && r.timestamp(i) == t
+}
+
 func (r *record) corrupt(what string) error {
 	return fmt.Errorf("%w: %s of batch %d", mutlog.ErrCorrupt, what, r.first)
 }
 
 // place returns where r is, if that is at index in a group.
 func (r *record) place(group uint64, index int) place {
-	return place{first: r.first, n: r.n, group: group, index: index, tags: bytes.Clone(r.tags),
+	return place{first: r.first, last: r.timestamp(r.n - 1), n: r.n, group: group, index: index, pruned: r.pruned, tags: bytes.Clone(r.tags),
 		apart: len(r.key) > 0 || len(r.name) > 0 || r.base != r.previous}
 }
 
-// encodeRecord returns the record of b, and where its tags are in it.
-func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch) (v, tags []byte) {
+// encodeRecord returns the record of b, and where its tags are in it. name is for
+// the first batch of a log. pruned says
+// that b is what pruning has left.
+func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch, pruned bool) (v, tags []byte) {
 	size := recordHeader + 64 + len(b.Client) + len(b.Key) + len(name)
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		size += 44 + len(e.Resource) + len(e.ResourceID) + len(e.Data) + len(e.State)
+		size += 52 + len(e.Resource) + len(e.ResourceID) + len(e.Data) + len(e.State)
 	}
 	v = make([]byte, recordHeader, size)
 	copy(v[4:], p[:])
@@ -123,11 +158,14 @@ func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch) (v, tags []byte) 
 	if b.Key != "" {
 		flags |= batchKey
 	}
-	if b.Previous == mutlog.Beginning {
+	if name != "" {
 		flags |= batchName
 	}
 	if b.Live != nil {
 		flags |= batchLive
+	}
+	if pruned {
+		flags |= batchPruned
 	}
 	v = append(v, flags)
 	v = binary.AppendUvarint(v, uint64(len(b.Entries)))
@@ -151,14 +189,17 @@ func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch) (v, tags []byte) 
 		v = append(v, h[:4]...)
 	}
 	table := len(v)
-	v = append(v, make([]byte, 8*len(b.Entries))...)
+	v = append(v, make([]byte, rowSize(pruned)*len(b.Entries))...)
 	entries := len(v)
 	for i := range b.Entries {
 		start := len(v)
 		v = appendEntry(v, &b.Entries[i])
-		row := v[table+8*i:]
+		row := v[table+rowSize(pruned)*i:]
 		binary.BigEndian.PutUint32(row, uint32(len(v)-entries))
 		binary.BigEndian.PutUint32(row[4:], checksum(v[start:]))
+		if pruned {
+			binary.BigEndian.PutUint64(row[8:], uint64(b.Entries[i].Timestamp))
+		}
 	}
 	binary.BigEndian.PutUint32(v, checksum(v[4:entries]))
 	return v, v[header:table:table]
@@ -246,12 +287,14 @@ func parseRecord(v []byte) (r record, err error) {
 	if flags&batchLive != 0 {
 		r.live = d.live()
 	}
-	if d.failed || n < 1 || n > uint64(len(d.b)/12) {
+	r.pruned = flags&batchPruned != 0
+	row := 4 + rowSize(r.pruned)
+	if d.failed || n < 1 || n > uint64(len(d.b)/row) {
 		return r, r.corrupt("the head")
 	}
 	r.n = int(n)
-	r.tags, r.table, r.entries = d.b[:4*r.n], d.b[4*r.n:12*r.n], d.b[12*r.n:]
-	if uint64(binary.BigEndian.Uint32(r.table[8*r.n-8:])) != uint64(len(r.entries)) {
+	r.tags, r.table, r.entries = d.b[:4*r.n], d.b[4*r.n:row*r.n], d.b[row*r.n:]
+	if uint64(binary.BigEndian.Uint32(r.row(r.n-1))) != uint64(len(r.entries)) {
 		return r, r.corrupt("the size")
 	}
 	if binary.BigEndian.Uint32(v) != checksum(v[4:len(v)-len(r.entries)]) {
@@ -291,18 +334,19 @@ func (r *record) entry(i int) (e mutlog.Entry, err error) {
 }
 
 func (r *record) readEntry(i int, e *mutlog.Entry) error {
-	start, end := uint32(0), binary.BigEndian.Uint32(r.table[8*i:])
+	row := r.row(i)
+	start, end := uint32(0), binary.BigEndian.Uint32(row)
 	if i > 0 {
-		start = binary.BigEndian.Uint32(r.table[8*(i-1):])
+		start = binary.BigEndian.Uint32(r.row(i - 1))
 	}
 	if start > end || uint64(end) > uint64(len(r.entries)) {
 		return r.corrupt("the table")
 	}
 	d := decoder{b: r.entries[start:end:end]}
-	if checksum(d.b) != binary.BigEndian.Uint32(r.table[8*i+4:]) {
+	if checksum(d.b) != binary.BigEndian.Uint32(row[4:]) {
 		return r.corrupt("the checksum of an entry")
 	}
-	if d.entry(e, r.first+mutlog.Timestamp(i)); d.failed || len(d.b) > 0 {
+	if d.entry(e, r.timestamp(i)); d.failed || len(d.b) > 0 {
 		return r.corrupt("an entry")
 	}
 	return nil

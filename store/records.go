@@ -87,7 +87,7 @@ func (s *Bolt) UpdateRecord(ctx context.Context, key mutlog.RecordKey, fn func([
 			return fmt.Errorf("a record of %d bytes is larger than %d", len(value), maxRecordValue)
 		}
 		r := recordWrite{k, old, value}
-		if err := s.edit(ctx, r.put); err != errRaced {
+		if err := s.edit(ctx, edit{r.check, r.apply}); err != errRaced {
 			return err
 		}
 	}
@@ -96,13 +96,17 @@ func (s *Bolt) UpdateRecord(ctx context.Context, key mutlog.RecordKey, fn func([
 // recordWrite replaces the value of a record.
 type recordWrite struct{ key, old, new []byte }
 
-// put is an edit, see write.
-func (r *recordWrite) put(_ *Bolt, tx *bolt.Tx, _ *commit) error {
-	records := tx.Bucket(bucketRecords)
-	now := records.Get(r.key)
+// check fails if the value is not the old one any more.
+func (r *recordWrite) check(_ *Bolt, tx *bolt.Tx, _ *commit) error {
+	now := tx.Bucket(bucketRecords).Get(r.key)
 	if (now == nil) != (r.old == nil) || now != nil && !bytes.Equal(now[4:], r.old) {
 		return errRaced
 	}
+	return nil
+}
+
+func (r *recordWrite) apply(_ *Bolt, tx *bolt.Tx, _ *commit) error {
+	records := tx.Bucket(bucketRecords)
 	if r.new == nil {
 		return records.Delete(r.key)
 	}

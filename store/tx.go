@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"iter"
 	"slices"
@@ -31,13 +32,14 @@ type boltTx struct {
 
 	fences []fence
 
+	commit  *commit      // in whose transaction it reads; nil in a snapshot
 	groups  *bolt.Bucket // once it is needed
 	group   group        // the one read last
 	scratch *scratch
 
-	tail       []place // see readTail
-	tailRead   bool
-	hasSettled bool
+	tail     []place // see readTail
+	tailRead bool
+	settled  mutlog.Timestamp // up to where the index covers the log
 }
 
 // newBoltTx returns a reader of the log of the user p. The recent places must
@@ -151,6 +153,10 @@ func (tx *boltTx) walkBack(fn func(place) (more bool)) error {
 
 // record returns the batch at a place.
 func (tx *boltTx) record(pl place) (r record, err error) {
+	if tx.commit != nil && pl.group == tx.commit.nextGroup {
+		r, err = parseRecord(tx.commit.records[pl.index])
+		return r, cmp.Or(err, tx.leadsTo(pl, &r))
+	}
 	if tx.group.number != pl.group {
 		if tx.groups == nil {
 			tx.groups = tx.tx.Bucket(bucketGroups)
@@ -159,38 +165,68 @@ func (tx *boltTx) record(pl place) (r record, err error) {
 			return r, err
 		}
 	}
-	if r, err = tx.group.record(pl.index); err != nil {
-		return r, err
-	}
-	if r.user != tx.prefix || r.first != pl.first || r.n != pl.n {
-		return r, fmt.Errorf("%w: the place of batch %d leads to batch %d of user %x", mutlog.ErrCorrupt, pl.first, r.first, r.user)
-	}
-	return r, nil
+	r, err = tx.group.record(pl.index)
+	return r, cmp.Or(err, tx.leadsTo(pl, &r))
 }
 
-// at returns the batch that holds the mutation with the timestamp t.
-func (tx *boltTx) at(t mutlog.Timestamp) (r record, err error) {
-	found := false
+// leadsTo returns an error if r is not the batch that pl is the place of.
+func (tx *boltTx) leadsTo(pl place, r *record) error {
+	if r.user != tx.prefix || r.first != pl.first || r.n != pl.n || r.pruned != pl.pruned || r.timestamp(r.n-1) != pl.last {
+		return fmt.Errorf("%w: the place of batch %d leads to batch %d of user %x", mutlog.ErrCorrupt, pl.first, r.first, r.user)
+	}
+	return nil
+}
+
+// at returns the batch that holds the mutation with the timestamp t, and its
+// index; found is false if pruning has dropped it.
+func (tx *boltTx) at(t mutlog.Timestamp) (r record, i int, found bool, err error) {
 	err = tx.walk(t-1, func(pl place) (bool, error) {
-		if found = pl.first <= t; found {
-			r, err = tx.record(pl)
+		if pl.first <= t {
+			if r, err = tx.record(pl); err == nil {
+				i, found = r.find(t)
+			}
 		}
 		return false, err
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("%w: there is no mutation %d", mutlog.ErrCorrupt, t)
+		var pruned mutlog.Timestamp
+		if pruned, err = tx.prunedUpTo(); err == nil && t > pruned {
+			err = fmt.Errorf("%w: there is no mutation %d", mutlog.ErrCorrupt, t)
+		}
 	}
-	return r, err
+	return r, i, found, err
 }
 
-// entry returns the mutation with the timestamp t, which aliases the file.
+// prunedUpTo returns up to where mutations may be missing.
+func (tx *boltTx) prunedUpTo() (mutlog.Timestamp, error) {
+	if !tx.bounded {
+		return mutlog.Beginning, nil
+	}
+	a, err := tx.about()
+	if err != nil || a == nil {
+		return mutlog.Beginning, err
+	}
+	return a.Pruned, nil
+}
+
+// entry returns the mutation with the timestamp t, which aliases the file; nil if
+// pruning has dropped it.
 func (tx *boltTx) entry(t mutlog.Timestamp) (*mutlog.Entry, error) {
-	r, err := tx.at(t)
-	if err != nil {
+	r, i, found, err := tx.at(t)
+	if err != nil || !found {
 		return nil, err
 	}
-	e, err := r.entry(int(t - r.first))
+	e, err := r.entry(i)
 	return &e, err
+}
+
+// holding returns the batch that begins with the mutation t.
+func (tx *boltTx) holding(t mutlog.Timestamp) (r record, err error) {
+	r, i, found, err := tx.at(t)
+	if err == nil && (!found || i > 0 || r.pruned) {
+		err = fmt.Errorf("%w: there is no batch %d", mutlog.ErrCorrupt, t)
+	}
+	return r, err
 }
 
 // Head implements mutlog.Reader.
@@ -220,7 +256,9 @@ func (tx *boltTx) batches(after mutlog.Timestamp, n int, fn func(record) error) 
 			return false, err
 		}
 		if r.previous > head || size > 0 && r.previous != head {
-			return false, r.corrupt("the batch before that")
+			if pruned, err := tx.prunedUpTo(); err != nil || r.previous > pruned {
+				return false, cmp.Or(err, r.corrupt("the batch before that"))
+			}
 		}
 		head = pl.head()
 		if size > 0 && size+r.size() > maxReadBytes {
@@ -335,7 +373,7 @@ func (tx *boltTx) BatchByKey(key string) (*mutlog.Batch, error) {
 			}
 			if r, err := tx.record(pl); err != nil {
 				return nil, err
-			} else if string(r.key) == key {
+			} else if string(r.key) == key && !r.pruned {
 				return r.batch()
 			}
 		}
@@ -349,7 +387,7 @@ func (tx *boltTx) BatchByKey(key string) (*mutlog.Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := tx.at(first)
+	r, err := tx.holding(first)
 	if err != nil {
 		return nil, err
 	}
@@ -386,7 +424,7 @@ func (tx *boltTx) recordsOn(base mutlog.Timestamp, fn func(record) (more bool)) 
 	more := true
 	err := tx.walk(base, func(pl place) (bool, error) {
 		r, err := tx.record(pl)
-		if err == nil && r.previous == base && r.base == base {
+		if err == nil && r.previous == base && r.base == base && !r.pruned {
 			more = fn(r)
 		}
 		return false, err
@@ -397,7 +435,7 @@ func (tx *boltTx) recordsOn(base mutlog.Timestamp, fn func(record) (more bool)) 
 	start := tx.prefix.mergedKey(base, 0)
 	for k, _ := tx.cursor.Seek(start); bytes.HasPrefix(k, start[:keySize]); {
 		first := mergedBatch(k)
-		r, err := tx.at(first)
+		r, err := tx.holding(first)
 		if err != nil || !fn(r) {
 			return err
 		}
@@ -409,7 +447,7 @@ func (tx *boltTx) recordsOn(base mutlog.Timestamp, fn func(record) (more bool)) 
 				continue
 			}
 			r, err := tx.record(pl)
-			if err != nil || r.base != r.previous && !fn(r) {
+			if err != nil || r.base != r.previous && !r.pruned && !fn(r) {
 				return err
 			}
 		}
@@ -423,13 +461,22 @@ func (tx *boltTx) Append(b *mutlog.Batch) error {
 	if err != nil {
 		return err
 	}
-	if b.Previous != head { // it would be raced for ever
+	bounds, err := tx.newBounds()
+	if err != nil {
+		return err
+	}
+	if b.Previous != head && (b.Previous < head || b.Previous > bounds.Pruned) { // it would be raced for ever
 		return fmt.Errorf("a batch that follows %d was appended to a log whose head is %d", b.Previous, head)
 	}
 	w := tx.write
-	w.previous = b.Previous
-	w.record, w.place.tags = encodeRecord(tx.prefix, tx.name, b)
-	w.place.first, w.place.n = b.First(), len(b.Entries)
-	w.place.apart = b.Key != "" || b.Base != b.Previous || b.Previous == mutlog.Beginning
+	w.previous, w.onHead = head, true
+	w.place.first, w.place.last, w.place.n = b.First(), b.Head(), len(b.Entries)
+	w.place.pruned = b.Head() <= bounds.Pruned
+	name := tx.name
+	if head != mutlog.Beginning {
+		name = ""
+	}
+	w.record, w.place.tags = encodeRecord(tx.prefix, name, b, w.place.pruned)
+	w.place.apart = b.Key != "" || b.Base != b.Previous || name != ""
 	return nil
 }

@@ -66,9 +66,15 @@ func Append(ctx context.Context, store mutlog.Store, user mutlog.User, batches i
 			return err
 		}
 		err := store.Update(ctx, user, func(tx mutlog.Tx) error {
-			if head, err := tx.Head(); err != nil {
+			head, err := tx.Head()
+			if err != nil {
 				return err
-			} else if head != b.Previous {
+			}
+			bounds, err := tx.Bounds()
+			if err != nil {
+				return err
+			}
+			if head != b.Previous && (head > b.Previous || bounds.Pruned < b.Previous) {
 				return fmt.Errorf("%w: a batch follows %d, the head is %d", ErrDiverged, b.Previous, head)
 			}
 			return tx.Append(b)

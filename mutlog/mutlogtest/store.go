@@ -31,6 +31,7 @@ type Store struct {
 type userLog struct {
 	batches []*mutlog.Batch
 	bounds  mutlog.Bounds
+	pruned  map[*mutlog.Batch]bool // what pruning has left
 }
 
 // NewStore returns a store without logs.
@@ -55,7 +56,7 @@ func (s *Store) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx)
 	}
 	before := s.log(user)
 	tx := &tx{reader: reader{before}, after: before}
-	if err := fn(tx); err != nil {
+	if err := fn(tx); err != nil || !tx.changed {
 		return err
 	}
 	s.mu.Lock()
@@ -64,8 +65,8 @@ func (s *Store) Update(ctx context.Context, user mutlog.User, fn func(mutlog.Tx)
 		s.users = append(s.users, user)
 	}
 	s.logs[user] = tx.after
-	if len(tx.after.batches) > len(before.batches) {
-		head, _ := reader{tx.after}.Head()
+	old, _ := tx.Head()
+	if head, _ := (reader{tx.after}).Head(); head > old {
 		s.tell(user, head)
 	}
 	return nil
@@ -127,17 +128,28 @@ type reader struct{ userLog }
 // tx is a reader and the log as it is to be.
 type tx struct {
 	reader
-	after userLog
+	after   userLog
+	changed bool
 }
 
 // Append implements mutlog.Tx.
 func (t *tx) Append(b *mutlog.Batch) error {
-	t.after.batches = append(t.after.batches, clone(b))
+	t.changed = true
+	left := clone(b)
+	t.after.batches = append(t.after.batches, left)
+	if b.Head() <= t.after.bounds.Pruned {
+		t.after.pruned = maps.Clone(t.after.pruned)
+		if t.after.pruned == nil {
+			t.after.pruned = map[*mutlog.Batch]bool{}
+		}
+		t.after.pruned[left] = true
+	}
 	return nil
 }
 
 // SetBounds implements mutlog.Tx.
 func (t *tx) SetBounds(bounds mutlog.Bounds) error {
+	t.changed = true
 	t.after.bounds = bounds
 	t.after.bounds.Gaps = slices.Clone(bounds.Gaps)
 	return nil
@@ -178,7 +190,7 @@ func (r reader) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entry,
 // BatchByKey implements mutlog.Reader.
 func (r reader) BatchByKey(key string) (*mutlog.Batch, error) {
 	for _, b := range r.batches {
-		if b.Key == key {
+		if b.Key == key && !r.pruned[b] {
 			return clone(b), nil
 		}
 	}
@@ -189,7 +201,7 @@ func (r reader) BatchByKey(key string) (*mutlog.Batch, error) {
 func (r reader) BatchesOn(base mutlog.Timestamp) iter.Seq2[*mutlog.Batch, error] {
 	return func(yield func(*mutlog.Batch, error) bool) {
 		for _, b := range r.batches {
-			if b.Key == "" && b.Base == base && !yield(clone(b), nil) {
+			if b.Key == "" && b.Base == base && !r.pruned[b] && !yield(clone(b), nil) {
 				return
 			}
 		}
