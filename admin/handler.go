@@ -34,6 +34,9 @@ type Options struct {
 	// Settle is how long servers may take to notice an import.
 	Settle time.Duration
 
+	// Figures answers with the metrics of a server; nil where there is none.
+	Figures http.Handler
+
 	// Backup makes backups; nil means with this process alone, and none of a
 	// database.
 	Backup Backup
@@ -57,6 +60,9 @@ func NewHandler(o Options) *Handler {
 		}
 	}
 	h := &Handler{Options: o, mux: http.NewServeMux()}
+	if o.Figures != nil {
+		h.mux.Handle("GET /metrics", o.Figures)
+	}
 	for pattern, do := range h.routes() {
 		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			h.answer(w, r, do)

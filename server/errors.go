@@ -237,6 +237,7 @@ func (s *Server) answerProblem(c echo.Context, p *problem, cause error) {
 	if c.Response().Committed {
 		return
 	}
+	noteError(c, p.code, cause)
 	h := c.Response().Header()
 	h.Del("X-Mutation-At") // never on an error: a client must pull before it adopts a head
 	h.Del("Etag")

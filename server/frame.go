@@ -29,6 +29,7 @@ var (
 func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		start := time.Now()
+		s.begin(c, start)
 		id := requestID(c.Request())
 		h := c.Response().Header()
 		h["X-Request-Id"] = []string{id}
@@ -50,12 +51,12 @@ func (s *Server) frame(next echo.HandlerFunc) echo.HandlerFunc {
 					s.Logger.Error("panic", "request", id, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 				}
 				if r == http.ErrAbortHandler || c.Response().Committed {
-					s.logRequest(c, id, start)
+					s.end(c, id, start, true)
 					panic(http.ErrAbortHandler) // cut the answer, so that nobody takes it for a whole one
 				}
 				s.answerError(errPanic, c)
 			}
-			s.logRequest(c, id, start)
+			s.end(c, id, start, false)
 		}()
 		allowed := s.shareWithOrigin(c)
 		var err error

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -25,7 +24,6 @@ type gate struct {
 	net.Listener
 	server *Server
 	http   *http.Server
-	open   atomic.Int64 // connections that are open and were let in
 
 	lingering chan struct{} // holds one for each refused connection still open
 	told      time.Time     // when the log was last told of a refusal
@@ -56,16 +54,16 @@ func (g *gate) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		most := int64(g.server.MaxConnections)
-		if g.open.Add(1) > most {
+		if g.server.connections.Add(1) > most {
 			g.closeIdle()
 		}
-		if g.open.Load() <= most {
+		if g.server.connections.Load() <= most {
 			if tcp, ok := c.(*net.TCPConn); ok {
 				tcp.SetWriteBuffer(sendBuffer) // at worst it stays what it was
 			}
 			return &conn{Conn: c, gate: g}, nil
 		}
-		g.open.Add(-1)
+		g.server.connections.Add(-1)
 		g.refuse(c)
 	}
 }
@@ -81,7 +79,7 @@ func (g *gate) closeIdle() {
 func (g *gate) refuse(c net.Conn) {
 	if time.Since(g.told) > time.Second {
 		g.told = time.Now()
-		g.server.Logger.Warn("refusing connections", "open", g.open.Load())
+		g.server.Logger.Warn("refusing connections", "open", g.server.connections.Load())
 	}
 	select {
 	case g.lingering <- struct{}{}:
@@ -194,7 +192,7 @@ func (c *conn) Close() error {
 }
 
 // leaveCount makes room for another connection.
-func (c *conn) leaveCount() { c.closed.Do(func() { c.gate.open.Add(-1) }) }
+func (c *conn) leaveCount() { c.closed.Do(func() { c.gate.server.connections.Add(-1) }) }
 
 // outOfGate readies a connection to carry a stream. It is counted as a stream
 // from now on, of which there may be many more than connections that make

@@ -15,14 +15,17 @@ import (
 // balancer gives up after not much more.
 const readyTimeout = 2 * time.Second
 
-// ready answers 200 while the store answers, and 503 while it does not, so that
+// ready answers 200 while the store answers and Ready has nothing against it, else 503, so that
 // a load balancer sends requests elsewhere. However many ask, one look at the
 // store at a time is made for all of them.
 func (s *Server) ready(c echo.Context) error {
 	_, err, _ := s.readiness.Do("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 		defer cancel()
-		return s.Log.Head(ctx, "")
+		if _, err := s.Log.Head(ctx, ""); err != nil || s.Ready == nil {
+			return nil, err
+		}
+		return nil, s.Ready(ctx)
 	})
 	if err != nil {
 		return fmt.Errorf("%w: not ready: %w", mutlog.ErrUnavailable, err)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
@@ -89,6 +90,14 @@ type Options struct {
 	// Devices, if not nil, is told what became of each push and pull.
 	Devices *devices.Tracker
 
+	// Ready, if not nil, fails while the server cannot serve for a reason that
+	// looking at the store does not show.
+	Ready func(context.Context) error
+
+	// Observe, if not nil, is told of each request when it has been answered. It
+	// must neither block nor keep what it is given.
+	Observe func(*Exchange)
+
 	// OpenAPI is the document served at /openapi.yaml.
 	OpenAPI []byte
 
@@ -105,6 +114,11 @@ type Server struct {
 	throttle *throttle
 	hosts    map[string]bool // AllowedHosts
 	origins  map[string]bool // Origins
+
+	routed map[string]bool // the paths of the route table
+
+	connections atomic.Int64 // that are open and were let in
+	requests    atomic.Int64 // under way
 
 	readiness singleflight.Group
 	hub       *events.Hub
@@ -125,7 +139,7 @@ func New(o Options) *Server {
 		o.Resources = func() mutlog.Kinds { return nil }
 	}
 	s := &Server{Options: o, echo: echo.New(), memory: newMemory(o.MaxMemory, o.MaxBodyBytes), throttle: newThrottle(o.Rates),
-		hosts: map[string]bool{}, origins: map[string]bool{}}
+		hosts: map[string]bool{}, origins: map[string]bool{}, routed: map[string]bool{}}
 	if s.Authenticate == nil {
 		s.Authenticate = OpenUser
 	}
@@ -139,6 +153,9 @@ func New(o Options) *Server {
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.frame)
 	s.routes(s.echo)
+	for _, r := range s.echo.Routes() {
+		s.routed[r.Path] = true
+	}
 
 	compress, err := gzhttp.NewWrapper(gzhttp.EnableZstd(true), gzhttp.MinSize(1024))
 	if err != nil {

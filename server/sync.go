@@ -36,10 +36,13 @@ func (s *Server) push(c echo.Context, who *auth.Principal, h *hold) error {
 	if err := h.forWork(ctx, s.pushWorkOf(ctx, who.User, body, &p)); err != nil {
 		return err
 	}
+	step(c, "decode")
 	pushed, err := s.Log.Push(ctx, who.User, p)
+	step(c, "commit")
 	if err != nil {
 		return err
 	}
+	notePushed(c, pushed)
 	h.keep(answerWork(pushed))
 	minimal := prefersMinimal(c.Request())
 	header := c.Response().Header()
@@ -167,7 +170,9 @@ func (s *Server) pull(c echo.Context, who *auth.Principal, h *hold) error {
 		return err
 	}
 	if q.wait > 0 {
-		if err := s.await(c, who, q.Since, q.wait); err != nil {
+		err := s.await(c, who, q.Since, q.wait)
+		step(c, "wait")
+		if err != nil {
 			return err
 		}
 	}
@@ -185,7 +190,9 @@ func (s *Server) pull(c echo.Context, who *auth.Principal, h *hold) error {
 	if err := h.forWork(ctx, pullWork); err != nil {
 		return err
 	}
+	step(c, "decode")
 	changes, err := s.Log.Pull(ctx, who.User, q.Query)
+	step(c, "look up")
 	if err != nil {
 		return err
 	}

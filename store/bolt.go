@@ -55,6 +55,10 @@ type BoltOptions struct {
 	// recent.go; 0 means foldBatches.
 	FoldBatches int
 
+	// Committed, if not nil, is told of each transaction. The next one waits
+	// for it.
+	Committed func(Commit)
+
 	// NoSync gives up durability, to prove that a test would notice.
 	NoSync bool
 }
@@ -72,6 +76,7 @@ type Bolt struct {
 
 	recent      *recent
 	foldBatches int
+	committed   func(Commit) // or nil
 	fences      atomic.Pointer[[]fence]
 	gaps        atomic.Uint64 // how often logs have got gaps
 	folds       atomic.Uint64 // how often recent places were forgotten
@@ -161,7 +166,7 @@ func openFile(path string, options BoltOptions) (s *Bolt, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Bolt{db: db, path: path, file: file, foldBatches: cmp.Or(options.FoldBatches, foldBatches), failed: make(chan struct{}), done: make(chan struct{})}
+	s = &Bolt{db: db, path: path, file: file, foldBatches: cmp.Or(options.FoldBatches, foldBatches), committed: options.Committed, failed: make(chan struct{}), done: make(chan struct{})}
 	if info, statErr := os.Stat(path); statErr != nil || !os.SameFile(info, file) {
 		err = fmt.Errorf("%w: it was replaced while this one waited for it", ErrInUse)
 	} else {
@@ -210,7 +215,6 @@ func openBolt(path string, options BoltOptions) (db *bolt.DB, file os.FileInfo, 
 		// A file that outgrows its mapping is mapped anew, for which all
 		// readers must end; address space costs nothing.
 		InitialMmapSize: initialMmapSize,
-		NoStatistics:    true,
 		PreLoadFreelist: true,
 	})
 	switch {

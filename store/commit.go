@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -192,6 +193,7 @@ func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 			err = fmt.Errorf("%w: %v", mutlog.ErrOutcomeUnknown, r)
 		}
 	}()
+	begun := time.Now()
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
@@ -221,6 +223,10 @@ func (s *Bolt) tryCommit(group []*write, results []error) (err error) {
 		return fmt.Errorf("%w: the file does not have what was written to it", mutlog.ErrOutcomeUnknown)
 	}
 	s.publish(c)
+	if s.committed != nil {
+		stats := tx.Stats()
+		s.committed(Commit{len(c.writes), time.Since(begun), stats.GetWriteTime()})
+	}
 	return nil
 }
 

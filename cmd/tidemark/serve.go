@@ -20,6 +20,7 @@ import (
 	"tidemark/mutlog"
 	"tidemark/server"
 	"tidemark/store"
+	"tidemark/telemetry"
 )
 
 // Run serves until SIGTERM or SIGINT, or until the store fails.
@@ -44,7 +45,8 @@ func (c *serveCommand) Run(io streams) error {
 	if err := c.verify(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	s, err := store.Open(c.Store, store.BoltOptions{AnyFileSystem: c.AnyFileSystem, FoldBatches: c.FoldBatches})
+	figures := telemetry.New(versionText())
+	s, err := store.Open(c.Store, store.BoltOptions{AnyFileSystem: c.AnyFileSystem, FoldBatches: c.FoldBatches, Committed: figures.Committed})
 	if err != nil {
 		return storeError(err)
 	}
@@ -75,7 +77,15 @@ func (c *serveCommand) Run(io streams) error {
 	options.Held = holds.Held
 	options.Resources = kinds
 	options.Authenticate = server.Authenticator(authority)
+	options.Ready = hasRoom(s)
+	stopTraces, err := observe(ctx, &options, figures, logger)
+	if err != nil {
+		return err
+	}
+	defer stopTraces()
 	api := server.New(options)
+	figures.WatchServer(api)
+	figures.WatchStore(s)
 	if c.Pprof != "" {
 		stopProfiles, err := serveProfiles(c.Pprof)
 		if err != nil {
@@ -83,7 +93,7 @@ func (c *serveCommand) Run(io streams) error {
 		}
 		defer stopProfiles()
 	}
-	stopUpkeep, err := c.upkeep(ctx, admin.Options{Store: s, Authority: authority, Devices: options.Devices, Holds: holds, Logger: logger})
+	stopUpkeep, err := c.upkeep(ctx, admin.Options{Store: s, Authority: authority, Devices: options.Devices, Holds: holds, Figures: figures.Handler(), Logger: logger}, figures, options.TLS)
 	if err != nil {
 		return err
 	}
@@ -161,7 +171,7 @@ func (c *serveCommand) verify(ctx context.Context) error {
 }
 
 func (c *serveCommand) validate() error {
-	if err := errors.Join(c.limitFlags.validate(), c.backupFlags.validate(), c.tlsFlags.validate()); err != nil {
+	if err := errors.Join(c.limitFlags.validate(), c.backupFlags.validate(), c.tlsFlags.validate(), c.validateAdmin()); err != nil {
 		return err
 	}
 	if c.Store == "" {

@@ -2,19 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"sync"
 
 	"tidemark/admin"
 	"tidemark/backup"
 	"tidemark/store"
+	"tidemark/telemetry"
 )
 
 // upkeep begins what goes on beside requests: the server makes backups, notes
 // what it sees of devices, and answers operators. stop ends it, and must be
 // called once no request is under way and before the store is closed; to call it
 // again does nothing.
-func (c *serveCommand) upkeep(ctx context.Context, o admin.Options) (stop func(), err error) {
+func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *telemetry.Metrics, config *tls.Config) (stop func(), err error) {
 	schedule, err := c.schedule(o.Store, o.Logger)
 	if err != nil {
 		return nil, err
@@ -32,16 +34,23 @@ func (c *serveCommand) upkeep(ctx context.Context, o admin.Options) (stop func()
 	running.Go(func() { o.Devices.Run(lasting) })
 	running.Go(func() { o.Holds.Run(lasting) })
 	if schedule != nil {
+		figures.WatchBackups(schedule)
 		running.Go(func() { schedule.Run(ctx) })
 	}
-	if !store.IsDatabase(c.Store) { // which any process can open
-		c.offerAdmin(ctx, &running, admin.NewHandler(o), o.Logger)
-	}
-	return func() {
+	stop = func() {
 		cancel()
 		cancelLasting()
 		running.Wait()
-	}, nil
+	}
+	operators := admin.NewHandler(o)
+	if !store.IsDatabase(c.Store) { // which any process can open
+		c.offerAdmin(ctx, &running, operators, o.Logger)
+	}
+	if err := c.listenForOperators(ctx, &running, operators, config, o.Logger); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
 }
 
 // offerAdmin serves the socket beside the store. Without it the store is served

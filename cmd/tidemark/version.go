@@ -9,12 +9,16 @@ import (
 // version is set by release builds: -ldflags "-X main.version=v1.2.3".
 var version = ""
 
+// versionText is the version, as far as it is known.
+func versionText() string {
+	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
+		return info.Main.Version
+	}
+	return version
+}
+
 // Run prints the version of tidemark and of Go.
 func (c *versionCommand) Run(io streams) error {
-	v := version
-	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
-		v = info.Main.Version
-	}
-	_, err := fmt.Fprintf(io.out, "tidemark %s %s\n", v, runtime.Version())
+	_, err := fmt.Fprintf(io.out, "tidemark %s %s\n", versionText(), runtime.Version())
 	return err
 }
