@@ -1,12 +1,14 @@
 package resources
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 )
 
 // document is a YAML or JSON file as JSON values, numbers as the text they are
@@ -63,6 +65,10 @@ func readDocument(file string) (*document, error) {
 // parseDocument parses the text of a file. Its errors are Problems.
 func parseDocument(file string, text []byte) (*document, error) {
 	d := &document{file: file, at: map[string]place{}}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // the mark that some editors put in front
+	if !utf8.Valid(text) {
+		return nil, Problems{{file, 1, 1, "it is not UTF-8"}}
+	}
 	parse := d.parseYAML
 	if strings.EqualFold(filepath.Ext(file), ".json") {
 		parse = d.parseJSON

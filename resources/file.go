@@ -2,6 +2,7 @@ package resources
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -22,16 +23,29 @@ const (
 // is wrong in them is an error of type Problems, which tells all of it; that the
 // file itself cannot be read is another.
 func Read(path string) (mutlog.Kinds, error) {
-	d, err := readDocument(path)
-	if err != nil {
-		return nil, err
-	}
-	r := &reader{document: d, kinds: mutlog.Kinds{}}
-	r.file()
-	if err := r.problems.sorted(path); err != nil {
-		return nil, err
-	}
-	return r.kinds, nil
+	return guarded(path, func() (mutlog.Kinds, error) {
+		d, err := readDocument(path)
+		if err != nil {
+			return nil, err
+		}
+		r := &reader{document: d, kinds: mutlog.Kinds{}}
+		r.file()
+		if err := r.problems.sorted(path); err != nil {
+			return nil, err
+		}
+		return r.kinds, nil
+	})
+}
+
+// guarded makes an error of a panic: a file that a library cannot bear must not
+// end a server that reads it again.
+func guarded(path string, read func() (mutlog.Kinds, error)) (kinds mutlog.Kinds, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			kinds, err = nil, fmt.Errorf("%s cannot be read: %v", path, r)
+		}
+	}()
+	return read()
 }
 
 // reader makes kinds of a document.

@@ -175,6 +175,10 @@ resources:
 			"d.json:1:4: there is more after the JSON value"}},
 		{"the same name twice in JSON", []string{"r.json", `{"resources": {"A": null, "A": null}}`}, []string{
 			`r.json:1:27: duplicate object member name`}},
+		{"not UTF-8", []string{"r.yaml", "resources:\n  A: {scope: \xff}\n"}, []string{"r.yaml:1:1: it is not UTF-8"}},
+		{"a schema without end", []string{"r.yaml", "resources:\n  A: {schema: {allOf: [{$ref: '#'}]}}\n"}, []string{"r.yaml:2:7: the schema is wrong: it refers to itself without end"}},
+		{"an older schema within", []string{"r.yaml", "resources: {A: {schema: {$defs: {a: {$schema: 'http://json-schema.org/draft-07/schema#'}}}}}\n"}, []string{
+			"r.yaml:1:38: $schema must be https://json-schema.org/draft/2020-12/schema"}},
 		{"half a JSON file", []string{"r.json", `{"resources": {`}, []string{"r.json:1:16: it ends too early"}},
 	}
 	for _, test := range tests {
@@ -190,6 +194,27 @@ resources:
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestRightFiles: what an editor may leave in a file is no problem.
+func TestRightFiles(t *testing.T) {
+	for _, text := range []string{"\xef\xbb\xbfresources:\n  A:\n", "resources:\r\n  A:\r\n    scope: x\r\n", "---\nresources: {A: {}}\n...\n",
+		"resources:\n  A: {schema: {properties: {sub: {$ref: '#'}, default: {$ref: '#/properties/sub'}}, enum: [{$ref: '#/none'}, {}]}}\n"} {
+		if kinds := read(t, text); kinds["A"] == nil {
+			t.Errorf("%q: %v", text, kinds)
+		}
+	}
+	if _, err := Read(write(t, "r.json", "\xef\xbb\xbf{\"resources\":{\"A\":null}}")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGuarded: a library that panics ends no server.
+func TestGuarded(t *testing.T) {
+	kinds, err := guarded("r.yaml", func() (mutlog.Kinds, error) { panic("what it said") })
+	if kinds != nil || err == nil || err.Error() != "r.yaml cannot be read: what it said" {
+		t.Errorf("got %v, %v", kinds, err)
 	}
 }
 

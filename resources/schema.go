@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"tidemark/mutlog"
 )
@@ -36,6 +37,9 @@ func compile(name string, d *document) (mutlog.Schema, Problems) {
 	if err == nil {
 		compiled, err = engine.Compile(base + name)
 	}
+	if err == nil {
+		err = endless(compiled)
+	}
 	if err != nil {
 		c.explain(err)
 	}
@@ -43,6 +47,21 @@ func compile(name string, d *document) (mutlog.Schema, Problems) {
 		return nil, c.problems
 	}
 	return &schema{compiled}, nil
+}
+
+// endless tells of a schema that refers to itself before it looks at any member:
+// nothing would ever fit it.
+func endless(s *jsonschema.Schema) error {
+	var invalid *jsonschema.ValidationError
+	if errors.As(s.Validate(map[string]any{}), &invalid) && isCycle(invalid) {
+		return errors.New("it refers to itself without end")
+	}
+	return nil
+}
+
+func isCycle(e *jsonschema.ValidationError) bool {
+	_, is := e.ErrorKind.(*kind.RefCycle)
+	return is || slices.ContainsFunc(e.Causes, isCycle)
 }
 
 // compiler finds where the problems of a schema are.
@@ -60,15 +79,13 @@ func (c *compiler) refuse(pointer, format string, args ...any) {
 
 // refusals finds what the compiler of schemas would find one at a time, or not.
 func (c *compiler) refusals() Problems {
-	if root, ok := c.value.(map[string]any); ok {
-		if is, given := root["$schema"]; given && is != dialect && is != dialect+"#" {
-			c.refuse("/$schema", "$schema must be %s", dialect)
-		}
-	}
 	c.walk("", c.value, func(pointer, name string, value any) {
 		text, isText := value.(string)
 		if number, ok := value.(json.Number); ok && isHuge(string(number)) {
 			c.refuse(pointer, "a number of that size is not supported")
+		}
+		if isText && name == "$schema" && text != dialect && text != dialect+"#" {
+			c.refuse(pointer, "$schema must be %s", dialect)
 		}
 		if !isText || !refers(name) {
 			return
