@@ -103,12 +103,12 @@ func TestIssuerErrors(t *testing.T) {
 	} {
 		i := good
 		c.change(&i)
-		_, err := NewAuthority(t.Context(), openStore(t, t.TempDir()), []Issuer{i}, slog.New(slog.DiscardHandler))
+		_, err := NewAuthority(t.Context(), openStore(t), []Issuer{i}, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	if _, err := NewAuthority(t.Context(), openStore(t, t.TempDir()), []Issuer{good, good}, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := NewAuthority(t.Context(), openStore(t), []Issuer{good, good}, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("one issuer twice is accepted")
 	}
 }

@@ -66,7 +66,7 @@ func TestF40Provider(t *testing.T) {
 			running.Add(1)
 			go func() {
 				defer running.Done()
-				unknown := rsaToken(t, p.URL, c.now(), fmt.Sprint("unknown", n%10, name), rsaKey)
+				unknown := sign(t, methods["EdDSA"], edKey, map[string]any{"kid": fmt.Sprint("unknown", n, name)}, claimsOf(p.URL, c.now(), nil))
 				begun := time.Now()
 				_, err := a.Verify(t.Context(), unknown)
 				if took := time.Since(begun); took > 10*time.Second { // with room for a loaded machine
@@ -161,7 +161,7 @@ func fetching(a *Authority, p *provider) bool {
 func TestF40Start(t *testing.T) {
 	p := newProvider(t)
 	p.fail(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	s := openStore(t, t.TempDir())
+	s := openStore(t)
 	start := func() (*Authority, *clock) {
 		a, err := NewAuthority(t.Context(), s, []Issuer{p.issuer()}, slog.New(slog.DiscardHandler))
 		if err != nil {

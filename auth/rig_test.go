@@ -15,7 +15,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,12 +25,19 @@ import (
 	gojwt "github.com/golang-jwt/jwt/v5"
 
 	"tidemark/store"
+	"tidemark/store/storetest"
 )
 
-// openStore opens a store in dir; the end of the test closes it.
-func openStore(t testing.TB, dir string) *store.Bolt {
+// openStore opens an empty store; the end of the test closes it.
+func openStore(t testing.TB) store.Store {
 	t.Helper()
-	s, err := store.OpenBolt(filepath.Join(dir, "test.db"), store.BoltOptions{})
+	return openAt(t, storetest.URL(t))
+}
+
+// openAt opens the store that url names.
+func openAt(t testing.TB, url string) store.Store {
+	t.Helper()
+	s, err := store.Open(url, store.BoltOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +49,7 @@ func openStore(t testing.TB, dir string) *store.Bolt {
 func newTestAuthority(t testing.TB, issuers ...Issuer) (*Authority, *logText) {
 	t.Helper()
 	log := &logText{}
-	a, err := NewAuthority(context.Background(), openStore(t, t.TempDir()), issuers, slog.New(slog.NewTextHandler(log, nil)))
+	a, err := NewAuthority(context.Background(), openStore(t), issuers, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

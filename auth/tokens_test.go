@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tidemark/mutlog"
+	"tidemark/store/storetest"
 )
 
 func create(t testing.TB, a *Authority, info TokenInfo) (string, TokenInfo) {
@@ -99,9 +100,9 @@ func TestReadToken(t *testing.T) {
 // The store outlives the process: tokens count in the next one, and the server
 // stays closed.
 func TestTokensAreKept(t *testing.T) {
-	dir := t.TempDir()
+	url := storetest.URL(t)
 	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
-	s := openStore(t, dir)
+	s := openAt(t, url)
 	a, err := NewAuthority(t.Context(), s, nil, logger)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +115,7 @@ func TestTokensAreKept(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if a, err = NewAuthority(t.Context(), openStore(t, dir), nil, logger); err != nil {
+	if a, err = NewAuthority(t.Context(), openAt(t, url), nil, logger); err != nil {
 		t.Fatal(err)
 	}
 	if closed, err := a.Closed(t.Context()); !closed || err != nil {
@@ -127,7 +128,7 @@ func TestTokensAreKept(t *testing.T) {
 // What one process revokes, another one on the same store refuses with the next
 // request, and ends what it is still answering.
 func TestRevokedElsewhere(t *testing.T) {
-	s := openStore(t, t.TempDir())
+	s := openStore(t)
 	var nodes [2]*Authority
 	for i := range nodes {
 		var err error
@@ -243,9 +244,12 @@ func TestSameRefusal(t *testing.T) {
 
 // Neither the store nor the log holds the secret of a token, in any form.
 func TestNoSecretIsKept(t *testing.T) {
+	if storetest.Kind() != "bolt" {
+		t.Skip("it reads the file of the store")
+	}
 	dir := t.TempDir()
 	log := &logText{}
-	s := openStore(t, dir)
+	s := openAt(t, filepath.Join(dir, "test.db"))
 	a, err := NewAuthority(t.Context(), s, nil, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
