@@ -55,6 +55,7 @@ func TestGoodJWTs(t *testing.T) {
 		"29 s after its end": sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, now, map[string]any{"exp": now.Unix() - 29, "iat": now.Unix() - 60})),
 		"29 s too early":     sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, now, map[string]any{"nbf": now.Unix() + 29, "iat": now.Unix() + 29})),
 		"without iat":        sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, now, map[string]any{"iat": nil})),
+		"5 KB of claims":     sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, now, map[string]any{"x": strings.Repeat("a", 5000)})),
 		"of 24 h":            sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, now, map[string]any{"exp": now.Add(24 * time.Hour).Unix()})),
 	} {
 		p := accepted(t, a, name, text)
@@ -105,6 +106,9 @@ func forged(t *testing.T, now time.Time) map[string]string {
 		"HS256 with the public DER":     sign(t, methods["HS256"], der, kid, claims(nil)),
 		"PS256":                         sign(t, methods["PS256"], rsaKey, kid, claims(nil)),
 		"RS384":                         sign(t, gojwt.SigningMethodRS384, rsaKey, kid, claims(nil)),
+		"RS256 that says ES256":         signText(t, methods["RS256"], rsaKey, `{"alg":"ES256","kid":"rsa"}`, encode(t, claims(nil))),
+		"RS256 that says none":          signText(t, methods["RS256"], rsaKey, `{"alg":"none","kid":"rsa"}`, encode(t, claims(nil))),
+		"RS256 that says nothing":       signText(t, methods["RS256"], rsaKey, `{"kid":"rsa"}`, encode(t, claims(nil))),
 		"another key":                   sign(t, methods["RS256"], otherRSAKey, kid, claims(nil)),
 		"a key of another kind":         sign(t, methods["ES256"], ecKey, kid, claims(nil)),
 		"another's kid":                 rs(map[string]any{"kid": "ec"}, claims(nil)),
@@ -190,6 +194,7 @@ func forged(t *testing.T, now time.Time) map[string]string {
 		"a kid of 5 KB":        rs(map[string]any{"kid": strings.Repeat("k", 5000)}, claims(nil)),
 		"a kid of 8 KB":        rs(map[string]any{"kid": strings.Repeat("k", 8<<10)}, claims(nil)),
 
+		"9 KB of claims":  rs(kid, claims(map[string]any{"x": strings.Repeat("a", 9000)})),
 		"nothing":         "",
 		"a dot":           ".",
 		"two dots":        "..",
@@ -303,6 +308,22 @@ func TestUsersOfJWTs(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A token that was verified once counts until it expires, and not longer.
+func TestJWTExpires(t *testing.T) {
+	a, _ := newTestAuthority(t, fileIssuer(t, testIssuer))
+	c := newClock()
+	a.Now = c.now
+	text := sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, c.now(), nil))
+	p := accepted(t, a, "at first", text)
+	if left := p.Expires.Sub(c.now()); left < time.Hour || left > time.Hour+leeway {
+		t.Errorf("answers that last end after %v", left)
+	}
+	c.move(time.Hour)
+	accepted(t, a, "within the leeway", text)
+	c.move(leeway)
+	refused(t, a, "after it", text)
 }
 
 // A user is signed out: tokens of before do not count any more, those of later do.
