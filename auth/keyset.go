@@ -48,6 +48,8 @@ type keySet struct {
 type keysRecord struct {
 	Fetched int64           `json:"fetched"` // Unix milliseconds
 	Keys    json.RawMessage `json:"keys"`    // the JWK set
+
+	saved int64 // the Fetched that the store has
 }
 
 func keysKey(issuer string) mutlog.RecordKey { return mutlog.RecordKey{Kind: "jwks", Owner: issuer} }
@@ -145,26 +147,31 @@ func (s *keySet) refresh() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*fetchTimeout)
 	defer cancel()
 	text, err := s.fetch(ctx)
+	record, changed, err := s.take(text, err)
+	if err != nil {
+		s.logger.Warn("the keys of an issuer could not be fetched", "issuer", s.issuer, "error", err, "last", time.UnixMilli(record.Fetched))
+		return
+	}
+	if changed {
+		s.logger.Info("the keys of an issuer have changed", "issuer", s.issuer)
+	}
+	if s.records != nil && (changed || record.Fetched-record.saved > time.Hour.Milliseconds()) {
+		s.save(ctx, record)
+	}
+}
+
+// take ends a fetch that brought text, or an error, and returns what the store
+// should have now.
+func (s *keySet) take(text []byte, err error) (record keysRecord, changed bool, _ error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	before := s.version
 	if err == nil {
 		err = s.takeLocked(text, s.now())
 	}
-	changed := s.version != before
-	save := err == nil && s.records != nil && (changed || s.fetched.Sub(s.saved) > time.Hour)
-	record := keysRecord{s.fetched.UnixMilli(), s.text}
 	close(s.fetching)
 	s.fetching = nil
-	s.mu.Unlock()
-	switch {
-	case err != nil:
-		s.logger.Warn("the keys of an issuer could not be fetched", "issuer", s.issuer, "error", err, "last", s.fetched)
-	case changed:
-		s.logger.Info("the keys of an issuer have changed", "issuer", s.issuer)
-	}
-	if save {
-		s.save(ctx, record)
-	}
+	return keysRecord{s.fetched.UnixMilli(), s.text, s.saved.UnixMilli()}, s.version != before, err
 }
 
 // save keeps the keys in the store.
