@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"tidemark/auth"
@@ -71,6 +73,9 @@ func NewHandler(o Options) *Handler {
 	return h
 }
 
+// Routes returns the route table, each as "GET /v1/tokens".
+func (h *Handler) Routes() []string { return slices.Collect(maps.Keys(h.routes())) }
+
 // routes is the route table.
 func (h *Handler) routes() map[string]handlerFunc {
 	return map[string]handlerFunc{
@@ -79,6 +84,7 @@ func (h *Handler) routes() map[string]handlerFunc {
 		"DELETE /v1/tokens":      h.revokeTokens,
 		"DELETE /v1/tokens/{id}": h.revokeToken,
 		"GET /v1/user":           h.showUser,
+		"DELETE /v1/user":        h.work(h.eraseUser),
 		"GET /v1/user/export":    h.exportUser,
 		"POST /v1/user/import":   h.importUser,
 		"POST /v1/backup":        h.work(h.makeBackup),
@@ -89,9 +95,6 @@ func (h *Handler) routes() map[string]handlerFunc {
 // handlerFunc does what a request asks for. What it returns is sent as JSON,
 // unless it has sent an answer of its own and returns nil.
 type handlerFunc func(w http.ResponseWriter, r *http.Request) (any, error)
-
-// ServeHTTP answers one request.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, do handlerFunc) {
 	body, err := do(w, r)

@@ -68,7 +68,7 @@ func (l *socketListener) Close() error {
 // Serve answers requests on l with h until ctx is done, and then lets those under
 // way finish for a while.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	select {

@@ -50,6 +50,10 @@ type RevokedTokens struct {
 }
 
 func (h *Handler) revokeTokens(_ http.ResponseWriter, r *http.Request) (any, error) {
-	revoked, err := h.Authority.RevokeUser(r.Context(), mutlog.User(r.URL.Query().Get("user")))
+	user, err := userOf(r)
+	if err != nil {
+		return nil, err
+	}
+	revoked, err := h.Authority.RevokeUser(r.Context(), user)
 	return RevokedTokens{revoked}, err
 }

@@ -58,6 +58,13 @@ func (c *Client) Import(ctx context.Context, user mutlog.User, r io.Reader) (*ex
 	return sum, json.NewDecoder(res.Body).Decode(sum)
 }
 
+// Erase removes all that the store has of a user but a gap under a hash of the
+// name. Interrupted, it goes on where it was when it is called again.
+func (c *Client) Erase(ctx context.Context, user mutlog.User, tell Progress) (*Erased, error) {
+	erased := new(Erased)
+	return erased, c.work(ctx, http.MethodDelete, userPath("/v1/user", user), nil, tell, erased)
+}
+
 func userPath(path string, user mutlog.User) string {
 	if user == "" {
 		return path

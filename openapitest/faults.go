@@ -156,8 +156,10 @@ func (f *faults) checkRequest(o operation, req *http.Request, body []byte) {
 	}
 	if len(o.bodies) > 0 {
 		contentType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type"))
-		if schema := o.bodies[contentType]; schema != nil {
+		if schema := o.bodies[contentType]; schema != nil && isJSON(contentType) {
 			f.checkJSON("body of the accepted request", schema, body)
+		} else if schema != nil {
+			f.validate("body of the accepted request", schema, string(body))
 		} else {
 			f.add("a body of Content-Type %q was accepted", contentType)
 		}

@@ -42,7 +42,8 @@ func (c *checkCommand) Run(io streams) error {
 	if c.Worker || store.IsDatabase(c.Store) { // nothing in a database ends the process that reads it
 		return c.verify(ctx, io)
 	}
-	code, said, err := checkApart(ctx, c.Store, c.Mode, io.out)
+	stderr, _ := io.err.(*os.File)
+	code, said, err := checkApart(ctx, c.Store, c.Mode, io.out, stderr)
 	switch {
 	case err != nil:
 		return err
@@ -54,8 +55,8 @@ func (c *checkCommand) Run(io streams) error {
 
 // checkApart verifies a store in a process of its own, since damage can end the
 // process that reads it. It returns the exit code of a check and what it said
-// on stderr.
-func checkApart(ctx context.Context, path, mode string, out io.Writer) (code int, said string, err error) {
+// on stderr. How far it has come goes to progress, unless that is nil.
+func checkApart(ctx context.Context, path, mode string, out io.Writer, progress *os.File) (code int, said string, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, "", err
@@ -63,6 +64,10 @@ func checkApart(ctx context.Context, path, mode string, out io.Writer) (code int
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, self, "check", "--worker", "--store="+path, "--mode="+mode)
 	cmd.Stdout, cmd.Stderr = out, &stderr
+	if progress != nil {
+		cmd.Args = append(cmd.Args, "--progress")
+		cmd.ExtraFiles = []*os.File{progress} // as progressFile
+	}
 	cmd.SysProcAttr = endWithParent()
 	err = cmd.Run()
 	var exit *exec.ExitError
@@ -111,7 +116,9 @@ func (c *checkCommand) verify(ctx context.Context, io streams) error {
 	}
 	switch mode {
 	case checkFull:
-		err = mutlog.Check(ctx, s, report)
+		counted, end := c.counted(s, io)
+		err = mutlog.Check(ctx, counted, report)
+		end()
 	case checkSums:
 		err = s.Check(ctx, report)
 	}

@@ -13,7 +13,7 @@ type cli struct {
 	Backup    backupCommand    `cmd:"" help:"Write a backup of a store to a new file, and verify it."`
 	Restore   restoreCommand   `cmd:"" help:"Put the store in a backup in the place of the one that is there, which is kept under another name. Devices that have seen more than the backup holds are told, and send again what was lost."`
 	Fence     fenceCommand     `cmd:"" help:"Record that the store was restored: devices that have seen more than it holds are told, and send again what was lost. For a database, after a recovery to a point in time and before a server starts on it; restore does it by itself."`
-	User      userCommand      `cmd:"" help:"Show, export or import what the store has of a user, whether or not a server runs on it."`
+	User      userCommand      `cmd:"" help:"Show, export, import or erase what the store has of a user, whether or not a server runs on it."`
 	Migrate   migrateCommand   `cmd:"" help:"Copy a store to another, such as a file to a database, and verify that both answer alike. No server may use either meanwhile. Devices go on where they were. Interrupted, it goes on where it was when it is run again."`
 	Compact   compactCommand   `cmd:"" help:"Give the free space in a store that is not being served back to the file system, which needs room for both meanwhile."`
 	Resources resourcesCommand `cmd:"" help:"Look at a resource file, see docs/resources.md."`
@@ -55,8 +55,9 @@ type jwtFlags struct {
 
 type checkCommand struct {
 	storeFlag
-	Mode   string `help:"What to verify: full, checksums, quick or auto, as serve --check has them." enum:"full,checksums,quick,auto" default:"full"`
-	Worker bool   `hidden:"" help:"Verify in this very process, which damage may end."`
+	Mode     string `help:"What to verify: full, checksums, quick or auto, as serve --check has them." enum:"full,checksums,quick,auto" default:"full"`
+	Worker   bool   `hidden:"" help:"Verify in this very process, which damage may end."`
+	Progress bool   `hidden:"" help:"Say on file descriptor 3 how far the check has come."`
 }
 
 type backupCommand struct {
@@ -95,6 +96,13 @@ type userCommand struct {
 	Show   userShowCommand   `cmd:"" help:"Show the log of a user, and why a device does not sync: when each was seen, up to where it knows the log, and with what it was refused last."`
 	Export userExportCommand `cmd:"" help:"Write the log of a user as lines of JSON, with all that devices rely on."`
 	Import userImportCommand `cmd:"" help:"Read an export into a store in which its user has no log: devices go on there without a full sync. An import that was interrupted goes on when it is run again, and its user is refused until then."`
+	Erase  userEraseCommand  `cmd:"" help:"Erase all that the store has of a user, tokens included, but a gap under a hash of the name. It cannot be undone. Free pages may still hold bytes of it until compact."`
+}
+
+type userEraseCommand struct {
+	storeFlag
+	User string `arg:"" help:"The user."`
+	Yes  bool   `help:"Do it; without this, nothing is erased."`
 }
 
 type userShowCommand struct {

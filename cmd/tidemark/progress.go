@@ -92,10 +92,14 @@ func (m *meter) end() {
 // line says where the work is: "copying: 1.2 GiB of 2.0 GiB (60%), 105.0 MiB/s, 8s left".
 func (m *meter) line(now time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s", m.what, m.unit.text(float64(m.done), ""))
+	done := m.unit.text(float64(m.done), "")
 	if m.total > 0 {
-		fmt.Fprintf(&b, " of %s (%d%%)", m.unit.text(float64(m.total), ""), int(100*float64(m.done)/float64(m.total)))
+		if m.unit != inBytes {
+			done = fmt.Sprint(m.done)
+		}
+		done += fmt.Sprintf(" of %s (%d%%)", m.unit.text(float64(m.total), ""), int(100*float64(m.done)/float64(m.total)))
 	}
+	fmt.Fprintf(&b, "%s: %s", m.what, done)
 	took := now.Sub(m.began).Seconds()
 	if m.done <= m.first || took <= 0 {
 		return b.String()

@@ -155,7 +155,7 @@ func (c *serveCommand) verify(ctx context.Context) error {
 		return nil
 	}
 	var out bytes.Buffer
-	code, said, err := checkApart(ctx, c.Store, c.Check, &out)
+	code, said, err := checkApart(ctx, c.Store, c.Check, &out, nil)
 	switch {
 	case ctx.Err() != nil: // asked to stop
 		return nil

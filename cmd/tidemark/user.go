@@ -158,3 +158,22 @@ func (r *countingReader) Read(p []byte) (int, error) {
 	r.meter.report(r.done, r.size)
 	return n, err
 }
+
+// Run erases what the store has of a user.
+func (c *userEraseCommand) Run(out streams) error {
+	if !c.Yes {
+		return usageError("all that the store has of %s would be gone for good; --yes says that you mean it", c.User)
+	}
+	return c.administer(false, func(ctx context.Context, a *admin.Client) error {
+		steps := newSteps(out.err, inMutations)
+		defer steps.end()
+		erased, err := a.Erase(ctx, mutlog.User(c.User), steps.report)
+		if err != nil {
+			return err
+		}
+		steps.end()
+		fmt.Fprintf(out.out, "erased %d mutations and %d tokens of %s; compact removes what free pages may still hold of them\n",
+			erased.Mutations, erased.Tokens, c.User)
+		return nil
+	})
+}
