@@ -32,7 +32,7 @@ WHERE user_id = $1 AND head = $2 AND revision = $4`
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (user_id) DO NOTHING`
 
 	insertBatch = `INSERT INTO tidemark.batches (user_id, previous, first, last, base, client, key, receipt, mutations, bytes, live)
-SELECT l.user_id, $4::bigint, $5::bigint, l.head, $6::bigint, $7::bytea, $8::bytea, $12::boolean, $9::integer, $10::bigint, $11::text
+SELECT l.user_id, $4::bigint, $5::bigint, l.head, $6::bigint, $7::bytea, $8::bytea, $9::boolean, $10::integer, $11::bigint, $12::text
 FROM tidemark.logs AS l WHERE l.user_id = $1 AND l.head = $2 AND l.revision = $3`
 
 	insertMutations = `INSERT INTO tidemark.mutations (user_id, at, type, resource, resource_id, assigned, data, state, prev, born, crc)
@@ -46,15 +46,19 @@ func (tx *postgresTx) Append(b *mutlog.Batch) error {
 	if err := tx.pin(); err != nil {
 		return err
 	}
-	bounds := tx.log.bounds
-	if tx.bounds != nil {
-		bounds = *tx.bounds
-	}
-	if b.Previous != tx.log.head && (b.Previous < tx.log.head || b.Previous > bounds.Pruned) { // it would be raced for ever
+	if copied := tx.log.head < b.Previous && b.Previous <= tx.pruned(); b.Previous != tx.log.head && !copied { // it would be raced for ever
 		return fmt.Errorf("a batch that follows %d was appended to a log whose head is %d", b.Previous, tx.log.head)
 	}
 	tx.batch = b
 	return nil
+}
+
+// pruned is up to where there are no receipts, once tx is applied.
+func (tx *postgresTx) pruned() mutlog.Timestamp {
+	if tx.bounds != nil {
+		return tx.bounds.Pruned
+	}
+	return tx.log.bounds.Pruned
 }
 
 // apply makes durable what fn has left to be; errRaced if the log has moved on.
@@ -128,7 +132,7 @@ func (tx *postgresTx) queueBatch(b *pgx.Batch, after *logRow) error {
 	}
 	c := columnsOf(tx.user, tx.batch.Entries)
 	b.Queue(insertBatch, tx.user, int64(after.head), after.revision, int64(tx.batch.Previous), int64(tx.batch.First()),
-		int64(tx.batch.Base), []byte(tx.batch.Client), key, len(c.at), c.bytes, live, tx.batch.Head() > after.bounds.Pruned)
+		int64(tx.batch.Base), []byte(tx.batch.Client), key, tx.batch.Head() > tx.pruned(), len(c.at), c.bytes, live)
 	b.Queue(insertMutations, tx.user, int64(after.head), after.revision,
 		c.at, c.types, c.resources, c.ids, c.assigned, c.data, c.state, c.prev, c.born, c.crc)
 	return nil

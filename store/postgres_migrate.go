@@ -122,18 +122,31 @@ CREATE TABLE IF NOT EXISTS tidemark.version (
 
 const insertVersion = `INSERT INTO tidemark.version (version, id) VALUES (0, $1) ON CONFLICT DO NOTHING`
 
+// suits tells why a database cannot keep a store.
+func suits(ctx context.Context, conn *pgx.Conn) error {
+	var encoding string
+	var commit, sync *string // unknown to some engines
+	err := conn.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('synchronous_commit', true), current_setting('fsync', true)`).Scan(&encoding, &commit, &sync)
+	switch {
+	case err != nil:
+		return err
+	case encoding != "UTF8":
+		return fmt.Errorf("its encoding is %s, and must be UTF8", encoding)
+	case commit != nil && *commit == "off" && sync != nil && *sync == "on":
+		// Who turns off fsync does not mind to lose the whole database.
+		return errors.New("synchronous_commit is off: it could lose what was acknowledged; ALTER ROLE … SET synchronous_commit = on")
+	}
+	return nil
+}
+
 // version returns the version of the tables, 0 if there are none. A role that may
 // not create tables needs nothing more where there are.
 func (s *Postgres) version(ctx context.Context, conn *pgx.Conn) (version int, err error) {
-	var encoding string
-	if err := conn.QueryRow(ctx, `SHOW server_encoding`).Scan(&encoding); err != nil {
+	if err := suits(ctx, conn); err != nil {
 		return 0, err
 	}
-	if encoding != "UTF8" {
-		return 0, fmt.Errorf("its encoding is %s, and must be UTF8", encoding)
-	}
 	var found bool
-	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM information_schema.tables WHERE table_schema = 'tidemark' AND table_name = 'version')`).Scan(&found)
+	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM information_schema.tables WHERE table_schema = 'tidemark' AND table_name = 'version')`).Scan(&found)
 	if err != nil || !found {
 		return 0, err
 	}

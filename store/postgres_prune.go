@@ -1,6 +1,8 @@
 package store
 
 import (
+	"fmt"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -17,6 +19,9 @@ type pruning struct {
 func (tx *postgresTx) Prune(after, until mutlog.Timestamp, keep []mutlog.Timestamp) error {
 	if err := tx.pin(); err != nil {
 		return err
+	}
+	if until > tx.pruned() {
+		return fmt.Errorf("pruned until %d, beyond the bounds, %d", until, tx.pruned())
 	}
 	p := &pruning{after: max(after, tx.log.floor()), until: min(until, tx.log.head), keep: make([]int64, len(keep))}
 	for i, t := range keep {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -128,6 +129,55 @@ func TestOtherEncodingIsRefused(t *testing.T) {
 	}
 }
 
+// Commits that wait for no disk are refused from the start.
+func TestLazyCommitsAreRefused(t *testing.T) {
+	url := postgrestest.URL(t)
+	execute(t, url, `ALTER DATABASE `+query[string](t, url, `SELECT current_database()`)+` SET synchronous_commit = off`)
+	if s, err := OpenPostgres(url); err == nil || !strings.Contains(err.Error(), "synchronous_commit") {
+		t.Errorf("got %v, %v", s, err)
+	}
+}
+
+// A database that does not get on answers in time, and however many calls there
+// are, they do not pile up; once it gets on, so does the store (F34).
+func TestF34LockedTable(t *testing.T) {
+	url := postgrestest.URL(t)
+	s := opened(t, url+"&pool_max_conns=4")
+	s.timeout = time.Second
+	head := push(t, s, "alice", note(mutlog.Create, "a", `{}`))
+	conn := must[*pgx.Conn](t)(pgx.Connect(t.Context(), url))
+	defer conn.Close(context.Background())
+	lock := must[pgx.Tx](t)(conn.Begin(t.Context()))
+	if _, err := lock.Exec(t.Context(), `LOCK TABLE tidemark.mutations IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			started := time.Now()
+			_, err := mutlog.New(s, mutlog.DefaultLimits).Push(t.Context(), mutlog.User(fmt.Sprint(i)), mutlog.Push{Base: -1, Mutations: []mutlog.Mutation{note(mutlog.Create, "b", `{}`)}})
+			if !errors.Is(err, mutlog.ErrUnavailable) && !errors.Is(err, mutlog.ErrOutcomeUnknown) {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(started); took > 20*s.timeout {
+				t.Errorf("a push took %v", took)
+			}
+		})
+	}
+	wg.Wait()
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a push succeeds", func() bool {
+		_, err := mutlog.New(s, mutlog.DefaultLimits).Push(t.Context(), "alice", mutlog.Push{Base: head, Mutations: []mutlog.Mutation{note(mutlog.Create, "b", `{}`)}})
+		return err == nil
+	})
+	eventually(t, "the database does nothing for those who gave up", func() bool {
+		return query[int](t, url, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'`) == 0
+	})
+	mutlogtest.CheckSound(t, s)
+}
+
 // A transaction that the database gives up at whatever statement (40001, 40P01)
 // is tried again: the client sees nothing of it, and the batch is there once
 // (F35).
@@ -222,5 +272,37 @@ CREATE TRIGGER give_up AFTER INSERT ON tidemark.mutations FOR EACH ROW EXECUTE F
 				t.Errorf("the head is %d, and was %d", got, head)
 			}
 		})
+	}
+}
+
+// A log whose beginning was pruned away can be copied: its first batch follows
+// what is no longer there, and is no receipt.
+func TestCopyWithoutItsBeginning(t *testing.T) {
+	s := opened(t, postgrestest.URL(t))
+	batch := func(previous, at mutlog.Timestamp) *mutlog.Batch {
+		return &mutlog.Batch{Base: previous, Previous: previous, Entries: []mutlog.Entry{{Mutation: note(mutlog.Create, "a", `{}`), State: []byte(`{}`), Prev: -1, Born: at}}}
+	}
+	appendBatch := func(previous, at mutlog.Timestamp) error {
+		b := batch(previous, at)
+		b.Entries[0].Timestamp = at
+		return s.Update(t.Context(), "alice", func(tx mutlog.Tx) error { return tx.Append(b) })
+	}
+	setBounds(t, s, "alice", mutlog.Bounds{Pruned: 50, Horizon: -1})
+	for _, at := range [][2]mutlog.Timestamp{{20, 25}, {40, 45}, {45, 60}} {
+		if err := appendBatch(at[0], at[1]); err != nil {
+			t.Errorf("%d behind %d: %v", at[1], at[0], err)
+		}
+	}
+	if err := appendBatch(70, 80); err == nil {
+		t.Error("a batch was appended behind what never was")
+	}
+	view(t, s, "alice", func(tx mutlog.Reader) {
+		same(t, "batches", 3, len(allBatches(t, tx, 1)))
+		for base, want := range map[mutlog.Timestamp]int{20: 0, 40: 0, 45: 1} {
+			same(t, fmt.Sprint("receipts on ", base), want, len(must[[]*mutlog.Batch](t)(mutlogtest.All(tx.BatchesOn(base)))))
+		}
+	})
+	if err := s.Check(t.Context(), func(p string) { t.Error(p) }); err != nil {
+		t.Error(err)
 	}
 }
