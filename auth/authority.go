@@ -83,12 +83,13 @@ func (a *Authority) RevokeUser(ctx context.Context, user mutlog.User) (revoked i
 const followEvery = 2 * time.Second
 
 // Run does what must be done in the background until ctx is done: it notes the
-// use of tokens, keeps the keys of issuers fresh, and ends what is being answered
+// use of tokens, removes old tickets, keeps the keys of issuers fresh, and ends what is being answered
 // with tokens that another process has revoked.
 func (a *Authority) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { a.noteUses(ctx) })
+	running.Go(func() { a.sweepTickets(ctx) })
 	if a.jwts != nil {
 		running.Go(func() { a.jwts.keepKeys(ctx) })
 	}

@@ -14,6 +14,7 @@ import (
 //	kind      owner  name  value
 //	token     id     -     JSON, see tokenRecord
 //	signout   user   -     Unix milliseconds as text: JWTs issued before do not count any more
+//	ticket    hash   -     JSON, see ticketRecord
 //	auth      all    -     the ULID of the newest change that others must notice
 //
 // The last one closes the server: while it is missing there has never been a

@@ -11,7 +11,8 @@
 //	case errors.Is(err, mutlog.ErrUnavailable): // the same push again, later
 //	}
 //
-// Nothing is tried twice and nothing is kept: a Push that is to survive a lost
+// But for Watch, which follows the head of the log through lost connections,
+// nothing is tried twice; and nothing is kept: a Push that is to survive a lost
 // answer or a restart is stored by the caller before it is sent, and sent again
 // as it was until there is an answer.
 package client

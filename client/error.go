@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
+	"time"
 
 	"tidemark/mutlog"
 )
@@ -19,6 +21,8 @@ type Error struct {
 	Code      string // such as "OutOfSyncError"; empty if the answer came from something else than a tidemark server
 	Message   string
 	RequestID string // under which the server's log has the request; may be empty
+
+	retryAfter time.Duration // that the server asks for; 0 if it does not
 
 	cause error // what Unwrap returns; nil if package mutlog has no name for it
 }
@@ -51,6 +55,9 @@ func errorOf(response *http.Response, body []byte) error {
 		Status:    response.StatusCode,
 		Message:   http.StatusText(response.StatusCode),
 		RequestID: response.Header.Get("X-Request-Id"),
+	}
+	if seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 20); err == nil {
+		e.retryAfter = time.Duration(seconds) * time.Second
 	}
 	if json.Unmarshal(body, &envelope) != nil || envelope.Error.Code == "" {
 		return e

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tidemark"
+	"tidemark/auth"
 	"tidemark/mutlog"
 	"tidemark/server"
 	"tidemark/store/storetest"
@@ -75,6 +76,11 @@ func TestEveryAnswer(t *testing.T) {
 			{"GET", "/v1/sync/events", "", "", errors.New("broken"), 500},
 			{"GET", "/v1/sync/events", "", "", mutlog.ErrUnavailable, 503},
 			{"POST", "/v1/sync/events", note, "", nil, 405},
+			{"POST", "/v1/sync/events/ticket", "", "", nil, 200},
+			{"POST", "/v1/sync/events/ticket", "", "X-User-Id: ", nil, 400},
+			{"POST", "/v1/sync/events/ticket", "", "Origin: null", nil, 403},
+			{"POST", "/v1/sync/events/ticket", "", "", errors.New("broken"), 500},
+			{"POST", "/v1/sync/events/ticket", "", "", mutlog.ErrUnavailable, 503},
 
 			{"GET", "/v1/sync/limits", "", "", nil, 200},
 			{"GET", "/v1/sync/limits", "", "X-User-Id: ", nil, 400},
@@ -148,6 +154,11 @@ func newServer(t *testing.T, change ...func(*server.Options)) (*server.Server, *
 		OpenAPI:      tidemark.OpenAPI,
 		Logger:       slog.New(slog.DiscardHandler),
 	}
+	authority, err := auth.NewAuthority(context.Background(), failing, nil, options.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Tickets = authority
 	for _, f := range change {
 		f(&options)
 	}
@@ -173,4 +184,11 @@ func (f *failingStore) Update(ctx context.Context, user mutlog.User, fn func(mut
 		return f.err
 	}
 	return f.Store.Update(ctx, user, fn)
+}
+
+func (f *failingStore) UpdateRecord(ctx context.Context, key mutlog.RecordKey, fn func([]byte) ([]byte, error)) error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.Store.UpdateRecord(ctx, key, fn)
 }

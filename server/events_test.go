@@ -321,6 +321,47 @@ func TestStreamEndsWithToken(t *testing.T) {
 	}
 }
 
+// TestTicket: a ticket stands for the token in one request for a stream, and for
+// nothing else; the stream ends with the token; and no log has the ticket.
+func TestTicket(t *testing.T) {
+	g := newGuarded(t, false)
+	token, id := g.token("anna", auth.ScopeRead)
+	ticket := func() string {
+		t.Helper()
+		a := g.send("POST", "/v1/sync/events/ticket", "", "x-auth-token: "+token)
+		text := regexp.MustCompile(`tmt_[-_A-Za-z0-9]{43}`).FindString(a.body)
+		if a.StatusCode != 200 || text == "" {
+			t.Fatalf("%d %s", a.StatusCode, a.body)
+		}
+		return text
+	}
+	first := ticket()
+	f, refused := g.followAt("/v1/sync/events?ticket=" + first)
+	if f == nil {
+		t.Fatalf("a stream with a ticket: %d %s", refused.StatusCode, refused.body)
+	}
+	f.mustNext(mutlog.Beginning)
+	for uri, status := range map[string]int{
+		"/v1/sync/events?ticket=" + first:                        401, // used
+		"/v1/sync/events?ticket=tmt_guessed":                     401,
+		"/v1/sync/events?ticket=":                                400,
+		"/v1/sync/events?ticket=a&ticket=b":                      400,
+		"/v1/sync/events?ticket=" + token:                        401,
+		"/v1/sync?mutationsSince=-1&ticket=" + ticket():          401,
+		"/v1/sync/limits?ticket=" + ticket():                     401,
+		"/v1/sync/events?access_token=" + ticket() + "&ticket=b": 401,
+	} {
+		if a := g.send("GET", uri, ""); a.StatusCode != status {
+			t.Errorf("%s: %d %s, want %d", uri, a.StatusCode, a.body, status)
+		}
+	}
+	if err := g.authority.Revoke(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	f.mustEnd()
+	g.noSecretsLogged()
+}
+
 // TestStreamsEndAtShutdown: the clients of streams hear that the server goes,
 // and when to come back; waits are answered; and none holds up the end.
 func TestStreamsEndAtShutdown(t *testing.T) {

@@ -149,8 +149,11 @@ func (s *Server) paced(handler echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // fails counts a request whose authentication has failed.
+//
+// A ticket that is used up does not count: browsers come back with it by
+// themselves, and nobody guesses one.
 func (v *visitor) fails(why error) {
-	if !v.exempt && v.failures != nil && errors.Is(why, auth.ErrUnauthenticated) {
+	if !v.exempt && v.failures != nil && errors.Is(why, auth.ErrUnauthenticated) && !errors.Is(why, auth.ErrInvalidTicket) {
 		v.failures.take(v.hash, v.now())
 	}
 }

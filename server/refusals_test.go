@@ -78,7 +78,7 @@ func TestRefusalsOfTransport(t *testing.T) {
 		}
 	}
 
-	for uri, allow := range map[string]string{"/v1/sync": "GET, POST", "/v1/sync/events": "GET", "/": "GET, HEAD", "/openapi.yaml": "GET, HEAD", "/livez": "GET, HEAD", "/readyz": "GET, HEAD"} {
+	for uri, allow := range map[string]string{"/v1/sync": "GET, POST", "/v1/sync/events": "GET", "/v1/sync/events/ticket": "POST", "/": "GET, HEAD", "/openapi.yaml": "GET, HEAD", "/livez": "GET, HEAD", "/readyz": "GET, HEAD"} {
 		for _, method := range []string{"PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"} {
 			list := `{"allow":["` + strings.ReplaceAll(allow, ", ", `","`) + `"]}`
 			r.refused(refusal{method, uri, "", nil, 405, "This path does not know the method " + method, list})

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tidemark"
+	"tidemark/auth"
 	"tidemark/client"
 	"tidemark/mutlog"
 	"tidemark/server"
@@ -66,6 +67,11 @@ func newRigOn(t testing.TB, logs mutlog.Store, change ...func(*server.Options)) 
 		Logger:       slog.New(slog.NewJSONHandler(r.log, nil)),
 		AllowedHosts: []string{"x"},
 	}
+	authority, err := auth.NewAuthority(context.Background(), r.store, nil, options.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Tickets = authority
 	for _, f := range change {
 		f(&options)
 	}

@@ -98,6 +98,9 @@ type Options struct {
 	// must neither block nor keep what it is given.
 	Observe func(*Exchange)
 
+	// Tickets stand for credentials where those cannot be sent.
+	Tickets Tickets
+
 	// OpenAPI is the document served at /openapi.yaml.
 	OpenAPI []byte
 
@@ -170,7 +173,8 @@ func New(o Options) *Server {
 func (s *Server) routes(e *echo.Echo) {
 	e.GET("/v1/sync", s.asPrincipal(auth.ScopeRead, s.bounded(s.memory.pulls, s.seen(s.pull))))
 	e.POST("/v1/sync", s.asPrincipal(auth.ScopeSync, s.bounded(s.memory.pushes, s.seen(s.push))))
-	e.GET(eventsPath, s.asPrincipal(auth.ScopeRead, s.events))
+	e.GET(eventsPath, s.asHolder(auth.ScopeRead, s.events))
+	e.POST(eventsPath+"/ticket", s.asPrincipal(auth.ScopeRead, s.ticket))
 	e.GET("/v1/sync/limits", s.asPrincipal(auth.ScopeRead, s.limits))
 
 	for _, method := range []string{http.MethodGet, http.MethodHead} {

@@ -83,6 +83,7 @@ func (c *serveCommand) Run(io streams) error {
 		return err
 	}
 	defer stopTraces()
+	options.Tickets = authority
 	api := server.New(options)
 	figures.WatchServer(api)
 	figures.WatchStore(s)
