@@ -114,7 +114,7 @@ func TestEveryTooMany(t *testing.T) {
 	defer host.Close()
 	for _, accept := range []string{"application/json", "application/problem+json"} {
 		for _, route := range []string{"GET /v1/sync?mutationsSince=0", "GET /v1/sync?mutationsSince=0", "POST /v1/sync?lastMutationAt=-1",
-			"GET /v1/sync/limits", "GET /", "HEAD /", "GET /openapi.yaml", "HEAD /openapi.yaml"} {
+			"GET /v1/sync/limits", "POST /v1/sync/events/ticket", "GET /", "HEAD /", "GET /openapi.yaml", "HEAD /openapi.yaml"} {
 			method, uri, _ := strings.Cut(route, " ")
 			req, err := http.NewRequest(method, host.URL+uri, nil)
 			if err != nil {

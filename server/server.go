@@ -98,6 +98,10 @@ type Options struct {
 	// must neither block nor keep what it is given.
 	Observe func(*Exchange)
 
+	// Pushed is told of each push that this server has applied, whose log it is
+	// and the new head, or nil. It must not block.
+	Pushed func(mutlog.User, mutlog.Timestamp)
+
 	// Tickets stand for credentials where those cannot be sent.
 	Tickets Tickets
 

@@ -43,6 +43,9 @@ func (s *Server) push(c echo.Context, who *auth.Principal, h *hold) error {
 		return err
 	}
 	notePushed(c, pushed)
+	if s.Pushed != nil && !pushed.Replayed && len(pushed.Mutations) > 0 {
+		s.Pushed(who.User, pushed.Head)
+	}
 	h.keep(answerWork(pushed))
 	minimal := prefersMinimal(c.Request())
 	header := c.Response().Header()

@@ -34,6 +34,7 @@ type serveCommand struct {
 	tlsFlags
 	edgeFlags
 	adminFlags
+	webhookFlags
 	Resources     string `help:"Resource file: which resources there may be, and what holds for each; see docs/resources.md. SIGHUP makes the server read it again. Without it every resource is allowed." placeholder:"FILE"`
 	Pprof         string `help:"Serve profiles of the running server on this loopback address; see docs/performance.md." placeholder:"ADDR"`
 	Check         string `help:"What to verify of the store before serving it: full is pages, checksums and every rule of the log; checksums leaves out the rules; quick is what can be in no time; off is nothing; auto is quick for a store over 8 MiB that was closed, else full, which takes about five seconds for a million mutations. A database is not verified." enum:"auto,full,checksums,quick,off" default:"auto"`

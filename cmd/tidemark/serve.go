@@ -84,6 +84,11 @@ func (c *serveCommand) Run(io streams) error {
 	}
 	defer stopTraces()
 	options.Tickets = authority
+	var stopWebhook func()
+	if options.Pushed, stopWebhook, err = c.webhook(logger); err != nil {
+		return err
+	}
+	defer stopWebhook()
 	api := server.New(options)
 	figures.WatchServer(api)
 	figures.WatchStore(s)
