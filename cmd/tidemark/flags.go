@@ -30,6 +30,7 @@ type serveCommand struct {
 	InsecureOpen bool `help:"Listen on other than loopback addresses even without authentication: whoever reaches the server reads and writes everything."`
 	jwtFlags
 	limitFlags
+	retentionFlags
 	backupFlags
 	tlsFlags
 	edgeFlags

@@ -177,7 +177,7 @@ func (c *serveCommand) verify(ctx context.Context) error {
 }
 
 func (c *serveCommand) validate() error {
-	if err := errors.Join(c.limitFlags.validate(), c.backupFlags.validate(), c.tlsFlags.validate(), c.validateAdmin()); err != nil {
+	if err := errors.Join(c.limitFlags.validate(), c.retentionFlags.validate(), c.backupFlags.validate(), c.tlsFlags.validate(), c.validateAdmin()); err != nil {
 		return err
 	}
 	if c.Store == "" {

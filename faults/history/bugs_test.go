@@ -23,8 +23,8 @@ type bug struct {
 // exist yet, it is the nearest that does: 08 stands for a serialization failure
 // that becomes a 409 (until there is a second backend), 11 for an event before
 // its commit (until there are events), 15 for a filter by scope (until there are
-// scopes; a filter by resource does exist), 16 for a tombstone that compaction
-// drops (until there is one).
+// scopes; a filter by resource does exist). 16 is there twice, for a tombstone that
+// the index drops and for one that pruning drops without saying so.
 var bugs = []bug{
 	{name: "01-write-without-cas", rules: []string{"I3", "I9"}},
 	{name: "02-head-of-second-transaction", rules: []string{"linear", "I11"}},
@@ -43,6 +43,7 @@ var bugs = []bug{
 	{name: "14-fingerprint-ignored", rules: []string{"I9"}},
 	{name: "15-filter-after-limit", rules: []string{"linear"}},
 	{name: "16-tombstone-dropped", rules: []string{"I11", "I16", "linear"}},
+	{name: "16-horizon-not-moved", test: "./store TestRetention"},
 }
 
 // bugBudget is how many histories may be made to catch one bug, and how many
