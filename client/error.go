@@ -22,7 +22,9 @@ type Error struct {
 	Message   string
 	RequestID string // under which the server's log has the request; may be empty
 
-	retryAfter time.Duration // that the server asks for; 0 if it does not
+	// RetryAfter is how long to wait before the same is sent again; 0 if the
+	// server does not say, or that would not help.
+	RetryAfter time.Duration
 
 	cause error // what Unwrap returns; nil if package mutlog has no name for it
 }
@@ -57,7 +59,7 @@ func errorOf(response *http.Response, body []byte) error {
 		RequestID: response.Header.Get("X-Request-Id"),
 	}
 	if seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 20); err == nil {
-		e.retryAfter = time.Duration(seconds) * time.Second
+		e.RetryAfter = time.Duration(seconds) * time.Second
 	}
 	if json.Unmarshal(body, &envelope) != nil || envelope.Error.Code == "" {
 		return e

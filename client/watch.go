@@ -117,7 +117,7 @@ func (w *watch) rest(ctx context.Context, failures int, err error) {
 	}
 	var refused *Error
 	if errors.As(err, &refused) {
-		pause = max(pause, refused.retryAfter)
+		pause = max(pause, refused.RetryAfter)
 	}
 	t := time.NewTimer(pause)
 	defer t.Stop()

@@ -143,7 +143,7 @@ func TestEveryAnswer(t *testing.T) {
 const maxBody = 64 << 10
 
 // newServer returns a server on a new store, which can be made to fail.
-func newServer(t *testing.T, change ...func(*server.Options)) (*server.Server, *failingStore) {
+func newServer(t testing.TB, change ...func(*server.Options)) (*server.Server, *failingStore) {
 	logs := storetest.Open(t)
 	t.Cleanup(func() { logs.Close() })
 	failing := &failingStore{Store: logs}

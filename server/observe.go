@@ -89,9 +89,7 @@ func (s *Server) end(c echo.Context, id string, begun time.Time, cut bool) {
 	if !ok {
 		return
 	}
-	if s.routed[c.Path()] {
-		x.Route = c.Path()
-	}
+	x.Route = c.Path() // "" where no route fits
 	x.Status, x.Size, x.Cut = c.Response().Status, c.Response().Size, cut
 	x.Took = time.Since(begun)
 	s.Observe(x)

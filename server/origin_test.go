@@ -267,3 +267,21 @@ func (a asHost) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.Host = a.host // "" leaves that of the URL
 	return a.next.RoundTrip(r)
 }
+
+// No route that acts on a log is left out.
+func TestEveryRouteKeepsPagesOut(t *testing.T) {
+	s, _ := newServer(t)
+	r := newRig(t)
+	for _, route := range s.Routes() {
+		method, path, _ := strings.Cut(route, " ")
+		if !strings.HasPrefix(path, "/v1/") {
+			continue
+		}
+		if got := r.sendTo("evil.example", method, path, ""); got.StatusCode != 403 {
+			t.Errorf("%s answers to a foreign host with %d", route, got.StatusCode)
+		}
+		if got := r.send(method, path, "", "Origin: http://evil.example"); got.StatusCode != 403 {
+			t.Errorf("%s answers to a foreign page with %d", route, got.StatusCode)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tidemark/auth"
+	"tidemark/client"
 	"tidemark/server"
 )
 
@@ -201,5 +202,23 @@ func TestFailedAuthenticationRate(t *testing.T) {
 		if got.Code == 429 && (!strings.Contains(got.Body.String(), `"limit":"authentication"`) || got.Header().Get("Retry-After") != "1200") {
 			t.Errorf("Retry-After %q: %s", got.Header().Get("Retry-After"), got.Body)
 		}
+	}
+}
+
+// The Go client tells how long to wait.
+func TestClientTellsRetryAfter(t *testing.T) {
+	r := newRig(t, func(o *server.Options) { o.Rates.User = server.Rate{Requests: 1, Window: time.Hour} })
+	c := r.client("jane")
+	if _, err := c.Head(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Head(t.Context())
+	var refused *client.Error
+	if !errors.As(err, &refused) || refused.Status != 429 || refused.Code != "RateLimitError" || refused.RetryAfter < 59*time.Minute || refused.RetryAfter > time.Hour {
+		t.Errorf("%+v", err)
+	}
+	_, err = r.client("joe").Push(t.Context(), client.Push{Base: 5})
+	if !errors.As(err, &refused) || refused.RetryAfter != 0 {
+		t.Errorf("%+v", err)
 	}
 }

@@ -122,8 +122,6 @@ type Server struct {
 	hosts    map[string]bool // AllowedHosts
 	origins  map[string]bool // Origins
 
-	routed map[string]bool // the paths of the route table
-
 	connections atomic.Int64 // that are open and were let in
 	requests    atomic.Int64 // under way
 
@@ -146,7 +144,7 @@ func New(o Options) *Server {
 		o.Resources = func() mutlog.Kinds { return nil }
 	}
 	s := &Server{Options: o, echo: echo.New(), memory: newMemory(o.MaxMemory, o.MaxBodyBytes), throttle: newThrottle(o.Rates),
-		hosts: map[string]bool{}, origins: map[string]bool{}, routed: map[string]bool{}}
+		hosts: map[string]bool{}, origins: map[string]bool{}}
 	if s.Authenticate == nil {
 		s.Authenticate = OpenUser
 	}
@@ -160,9 +158,6 @@ func New(o Options) *Server {
 	s.echo.HTTPErrorHandler = s.answerError
 	s.echo.Use(s.frame)
 	s.routes(s.echo)
-	for _, r := range s.echo.Routes() {
-		s.routed[r.Path] = true
-	}
 
 	compress, err := gzhttp.NewWrapper(gzhttp.EnableZstd(true), gzhttp.MinSize(1024))
 	if err != nil {
