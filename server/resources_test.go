@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -163,5 +164,41 @@ func TestCompositeByClient(t *testing.T) {
 	}
 	if got, _ := mustPull(t, c, client.Query{Since: 0}); len(got) != 1 || got[0] != `DELETE  {"from":"a","to":1} @1` {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestQuotaRace: however many devices push at once on a log of which nobody has
+// counted anything, no more is live in the end than the quota allows (rule 24).
+func TestQuotaRace(t *testing.T) {
+	const before, devices, most = 30, 8, 40
+	r := newRig(t, func(o *server.Options) { o.Limits.Quota = mutlog.Count{Resources: most} })
+	uncounted := mutlog.New(r.store, mutlog.DefaultLimits)
+	var notes []mutlog.Mutation
+	for i := range before {
+		notes = append(notes, create(fmt.Sprint("old-", i), `{}`))
+	}
+	pushed, err := uncounted.Push(t.Context(), server.DefaultUser, mutlog.Push{Base: mutlog.Beginning, Mutations: notes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken atomic.Int64
+	var running sync.WaitGroup
+	for d := range devices {
+		running.Go(func() {
+			for i := range 5 {
+				a := r.post(fmt.Sprintf("merge=true&lastMutationAt=%d", pushed.Head),
+					body(fmt.Sprintf(`{"type":"CREATE","resource":"NOTE","resourceId":"new-%d-%d","data":{}}`, d, i)))
+				switch {
+				case a.StatusCode == 200:
+					taken.Add(1)
+				case a.StatusCode != 422 || !strings.Contains(a.body, "quotaResources"):
+					t.Errorf("got %d %s", a.StatusCode, a.body)
+				}
+			}
+		})
+	}
+	running.Wait()
+	if taken.Load() != most-before {
+		t.Errorf("%d pushes were taken, want %d", taken.Load(), most-before)
 	}
 }
