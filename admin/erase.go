@@ -36,8 +36,12 @@ func (h *Handler) eraseUser(r *http.Request, tell Progress) (any, error) {
 		return nil, err
 	}
 	erased.Until = max(mutlog.Timestamp(time.Now().UnixMilli()), head)
-	return erased, h.Store.Erase(r.Context(), user, erased.Until, func(mutations int) {
+	err = h.Store.Erase(r.Context(), user, erased.Until, func(mutations int) {
 		erased.Mutations = mutations
 		tell("erasing", int64(mutations), 0)
 	})
+	if err == nil && h.Holds != nil {
+		err = h.Holds.Refresh(r.Context()) // an import that had not ended is gone, too
+	}
+	return erased, err
 }

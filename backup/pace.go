@@ -36,7 +36,7 @@ func (p *pace) wait(done int64) error {
 // syncEvery is after how many bytes a copy is synced. A sync of the store waits
 // for what the operating system has to write before it: little by little is
 // hardly felt, all at once would hold up pushes.
-const syncEvery = 4 << 20
+const syncEvery = 8 << 20
 
 // pacedWriter writes to a file, or else a Writer, not faster than pace, and
 // syncs a file now and then.

@@ -65,7 +65,7 @@ type checkCommand struct {
 type backupCommand struct {
 	storeFlag
 	File   string    `arg:"" help:"The backup: a file that does not exist."`
-	Rate   int64     `help:"Most bytes to read and to write in a second, so that pushes keep their share of the disk; 0 for no bound." default:"67108864"`
+	Rate   int64     `help:"Most bytes to read and to write in a second, so that pushes keep their share of the disk; 0 for no bound." default:"33554432"`
 	Worker string    `hidden:"" help:"Make the backup of this copy of a store."`
 	Made   time.Time `hidden:"" help:"When the copy was made."`
 }
@@ -81,7 +81,7 @@ type backupFlags struct {
 	BackupDir   string        `help:"Directory on a local disk for backups that the server makes by itself; without it, it makes none." placeholder:"DIR"`
 	BackupEvery time.Duration `help:"How long after one backup the next is made." default:"24h"`
 	BackupKeep  int           `help:"How many of its backups the server keeps in the directory." default:"7"`
-	BackupRate  int64         `help:"Most bytes to read and to write in a second for a backup, so that pushes keep their share of the disk; 0 for no bound." default:"67108864"`
+	BackupRate  int64         `help:"Most bytes to read and to write in a second for a backup, so that pushes keep their share of the disk; 0 for no bound." default:"33554432"`
 }
 
 type restoreCommand struct {
