@@ -23,12 +23,8 @@ func (h *Handler) eraseUser(r *http.Request, tell Progress) (any, error) {
 		return nil, err
 	}
 	erased := &Erased{}
-	if closed, err := h.Authority.Closed(r.Context()); err != nil {
+	if erased.Tokens, err = h.Authority.RevokeUser(r.Context(), user); err != nil {
 		return nil, err
-	} else if closed { // to revoke something would close an open server
-		if erased.Tokens, err = h.Authority.RevokeUser(r.Context(), user); err != nil {
-			return nil, err
-		}
 	}
 	h.Devices.Forget(user)
 	head, _, err := export.State(r.Context(), h.Store, user)

@@ -363,7 +363,23 @@ func TestSignOut(t *testing.T) {
 	}
 	other.Now = c.now
 	refused(t, other, "alice, at another server", alice)
-	accepted(t, other, "bob, at another server", bob)
+	go other.Run(t.Context())
+	operator, err := NewAuthority(t.Context(), a.records, nil, a.logger) // a command, which knows of no issuers
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator.Now = c.now
+	bobs := accepted(t, other, "bob, at another server", bob)
+	if _, err := operator.RevokeUser(t.Context(), bobs.User); err != nil {
+		t.Fatal(err)
+	}
+	if closed, err := operator.Closed(t.Context()); closed || err != nil {
+		t.Errorf("signing out has closed servers without an issuer: %v, %v", closed, err)
+	}
+	eventually(t, "the other server to hear of it", func() bool {
+		_, err := other.Verify(t.Context(), bob)
+		return errors.Is(err, ErrInvalidToken)
+	})
 }
 
 // RevokeUser takes the API tokens of a user, and of no other.

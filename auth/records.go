@@ -11,14 +11,13 @@ import (
 //
 // It keeps there:
 //
-//	kind      owner  name  value
-//	token     id     -     JSON, see tokenRecord
-//	signout   user   -     Unix milliseconds as text: JWTs issued before do not count any more
-//	ticket    hash   -     JSON, see ticketRecord
-//	auth      all    -     the ULID of the newest change that others must notice
-//
-// The last one closes the server: while it is missing there has never been a
-// token.
+//	kind     owner   name    value
+//	token    id      -       JSON, see tokenRecord
+//	signout  user    -       Unix milliseconds as text: JWTs issued until then do not count any more
+//	ticket   hash    -       JSON, see ticketRecord
+//	jwks     issuer  -       JSON, see keysRecord
+//	auth     all     closed  is there from the first token on: the server is closed
+//	auth     all     change  the ULID of the newest revocation, for other processes to notice
 type Records interface {
 	Record(ctx context.Context, key mutlog.RecordKey) ([]byte, error)
 	UpdateRecord(ctx context.Context, key mutlog.RecordKey, fn func(old []byte) ([]byte, error)) error
@@ -27,4 +26,7 @@ type Records interface {
 
 func tokenKey(id string) mutlog.RecordKey { return mutlog.RecordKey{Kind: "token", Owner: id} }
 
-var changeKey = mutlog.RecordKey{Kind: "auth", Owner: "all"}
+var (
+	closedKey = mutlog.RecordKey{Kind: "auth", Owner: "all", Name: "closed"}
+	changeKey = mutlog.RecordKey{Kind: "auth", Owner: "all", Name: "change"}
+)

@@ -69,22 +69,26 @@ func (t *Tokens) Closed(ctx context.Context) (bool, error) {
 	if t.closed.Load() {
 		return true, nil
 	}
-	change, err := t.records.Record(ctx, changeKey)
-	if err == nil && change != nil {
+	mark, err := t.records.Record(ctx, closedKey)
+	if err == nil && mark != nil {
 		t.closed.Store(true)
 	}
-	return change != nil, err
+	return mark != nil, err
 }
 
-// announce lets every process that serves the store know that something has
-// changed, and closes an open server.
-func (t *Tokens) announce(ctx context.Context) error {
-	change := []byte(ulid.Make().String())
-	err := t.records.UpdateRecord(ctx, changeKey, func([]byte) ([]byte, error) { return change, nil })
+// shut closes an open server.
+func (t *Tokens) shut(ctx context.Context) error {
+	err := t.records.UpdateRecord(ctx, closedKey, func([]byte) ([]byte, error) { return []byte("closed"), nil })
 	if err == nil {
 		t.closed.Store(true)
 	}
 	return err
+}
+
+// announce lets every process that serves the store know of a revocation.
+func (t *Tokens) announce(ctx context.Context) error {
+	change := []byte(ulid.Make().String())
+	return t.records.UpdateRecord(ctx, changeKey, func([]byte) ([]byte, error) { return change, nil })
 }
 
 // Create makes a token of what info has as User, Scopes and Expires, and returns
@@ -99,7 +103,7 @@ func (t *Tokens) Create(ctx context.Context, info TokenInfo) (text string, made 
 	id, text := newToken(now)
 	hash := hashOf(text)
 	record := tokenRecord{User: info.User, Scopes: scopes, SHA256: fmt.Sprintf("%x", hash), Created: millis(now), Expires: millis(info.Expires)}
-	if err := t.announce(ctx); err != nil { // first: no token must ever work on an open server
+	if err := t.shut(ctx); err != nil { // first: no token must ever work on an open server
 		return "", made, err
 	}
 	err = t.records.UpdateRecord(ctx, tokenKey(id), func([]byte) ([]byte, error) { return record.encode(), nil })

@@ -366,6 +366,16 @@ func TestTokenErrors(t *testing.T) {
 	if closed, _ := a.Closed(t.Context()); closed {
 		t.Error("a token that was not made has closed the server")
 	}
+	unknown, _ := newToken(time.Now())
+	if err := a.Revoke(t.Context(), unknown); !errors.Is(err, ErrNoToken) {
+		t.Errorf("revoking an unknown token: %v", err)
+	}
+	if n, err := a.RevokeUser(t.Context(), "alice"); n != 0 || err != nil {
+		t.Errorf("revoking no tokens: %d, %v", n, err)
+	}
+	if closed, _ := a.Closed(t.Context()); closed {
+		t.Error("a revocation of nothing has closed the server")
+	}
 	for _, id := range []string{"", "x", "../../x", strings.Repeat("0", 26) + "\x00"} {
 		if err := a.Revoke(t.Context(), id); !errors.Is(err, ErrNoToken) {
 			t.Errorf("revoking %q: %v", id, err)
