@@ -14,8 +14,8 @@ import (
 // of any number that expect the same head and revision, the database lets one
 // find its row as expected; the others wait for the row and then find none. All
 // that follows hangs on the head that it has set, so that it comes to nothing
-// where the first did. (If a rival set the very same head, it has also written
-// the batch behind the expected one, whose primary key then forbids ours.)
+// where the first did. (If a rival set the very same head, its batch has the
+// primary key of ours.)
 //
 // So they need not wait for each other's results: they are sent as one, with BEGIN and
 // COMMIT, and cost one round trip. BEGIN and COMMIT are explicit because not

@@ -18,29 +18,30 @@ CROSS JOIN LATERAL (
 }
 
 var (
-	// selectBatches: those up to the head $3 with mutations later than $2. They
-	// begin with the one that $2 is in: the last that follows a head up to $2.
+	// selectBatches: those up to the head $3 with mutations later than $2.
 	selectBatches = batchesWith(`
 	SELECT * FROM (
 		SELECT c.*, coalesce(sum(c.mutations) OVER earlier, 0) AS n, coalesce(sum(c.bytes) OVER earlier, 0) AS size
 		FROM tidemark.batches AS c
 		WHERE c.user_id = $1 AND c.last > $2 AND c.last <= $3
-		AND c.previous >= coalesce((SELECT max(p.previous) FROM tidemark.batches AS p WHERE p.user_id = $1 AND p.previous <= $2), -1)
-		WINDOW earlier AS (ORDER BY c.previous ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-		ORDER BY c.previous LIMIT $4
+		WINDOW earlier AS (ORDER BY c.last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+		ORDER BY c.last LIMIT $4
 	) AS c WHERE c.n < $4 AND c.size < $5`)
 
 	selectBatchByKey = batchesWith(`
 	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last > $4 AND key = $3 AND receipt`)
 
-	// selectBatchOn: the batch that was pushed on the head $3.
+	// selectBatchOn: the batch that was pushed on the head $3, which is the first
+	// behind that and the floor $4.
 	selectBatchOn = batchesWith(`
-	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last > $4 AND previous = $3 AND base = $3 AND key IS NULL AND receipt`)
+	SELECT * FROM (
+		SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last > $3 AND last > $4 ORDER BY last LIMIT 1
+	) AS c WHERE c.previous = $3 AND c.base = $3 AND c.key IS NULL AND c.receipt`)
 
-	// selectMergedOn: those that were pushed on $3 and merged behind heads later than $4.
+	// selectMergedOn: those behind $4 that were pushed on $3 and merged.
 	selectMergedOn = batchesWith(`
-	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND base = $3 AND previous > $4 AND base <> previous AND key IS NULL AND receipt
-	ORDER BY previous LIMIT $5`)
+	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND base = $3 AND last > $4 AND base <> previous AND key IS NULL AND receipt
+	ORDER BY last LIMIT $5`)
 )
 
 // mergedAtOnce is how many merged batches of one base are read at once.
@@ -98,7 +99,7 @@ func (tx *postgresTx) BatchesOn(base mutlog.Timestamp) iter.Seq2[*mutlog.Batch, 
 func (tx *postgresTx) mergedOn(base mutlog.Timestamp, read []*mutlog.Batch) ([]*mutlog.Batch, error) {
 	after := max(base, tx.log.floor())
 	if len(read) > 0 {
-		after = read[len(read)-1].Previous
+		after = max(after, read[len(read)-1].Head())
 	}
 	return tx.batches(selectMergedOn, tx.user, int64(tx.log.head), int64(base), int64(after), mergedAtOnce)
 }

@@ -116,8 +116,8 @@ func (c *postgresCheck) batches(after mutlog.Timestamp) (batches []batchRow, err
 		err := rows.Scan((*int64)(&b.previous), (*int64)(&b.first), (*int64)(&b.last), &b.n, &b.receipt)
 		batches = append(batches, b)
 		return err
-	}, `SELECT previous, first, last, mutations, receipt FROM tidemark.batches WHERE user_id = $1 AND previous >= $2 AND last > $3 AND last <= $4
-ORDER BY previous LIMIT 1000`, c.tx.user, int64(c.head), int64(after), int64(c.tx.log.head))
+	}, `SELECT previous, first, last, mutations, receipt FROM tidemark.batches WHERE user_id = $1 AND last > $2 AND last <= $3
+ORDER BY last LIMIT 1000`, c.tx.user, int64(after), int64(c.tx.log.head))
 	for _, b := range batches {
 		pruned := b.previous <= c.tx.log.bounds.Pruned
 		if b.previous != c.head && !(pruned && b.previous > c.head) {
@@ -133,7 +133,7 @@ ORDER BY previous LIMIT 1000`, c.tx.user, int64(c.head), int64(after), int64(c.t
 
 // mutations checks the mutations of batches.
 func (c *postgresCheck) mutations(batches []batchRow) error {
-	after, until := batches[0].previous, batches[len(batches)-1].last
+	after, until := max(batches[0].previous, c.tx.log.floor()), batches[len(batches)-1].last
 	for after < until {
 		last, err := c.stretch(&batches, after, until)
 		if err != nil {

@@ -14,13 +14,10 @@ const eraseStep = 2000
 
 // The statements that begin an erasure. With its row the log is gone, for all
 // who read and push; what else there is of it stands up to the gap, where no new
-// log of the user will look. Only the first batch would be in the way of another
-// first one.
+// log of the user will look.
 const (
-	insertGap   = `INSERT INTO tidemark.gaps (user_id, until) VALUES ($1, $2) ON CONFLICT DO NOTHING`
-	deleteLog   = `DELETE FROM tidemark.logs WHERE user_id = $1 AND head <= $2`
-	deleteFirst = `DELETE FROM tidemark.batches WHERE user_id = $1 AND previous = -1 AND last <= $2
-AND NOT EXISTS (SELECT 1 FROM tidemark.logs WHERE user_id = $1)`
+	insertGap = `INSERT INTO tidemark.gaps (user_id, until) VALUES ($1, $2) ON CONFLICT DO NOTHING`
+	deleteLog = `DELETE FROM tidemark.logs WHERE user_id = $1 AND head <= $2`
 )
 
 // The statements that remove the rest, some at a time.
@@ -28,8 +25,8 @@ const (
 	eraseMutations = `DELETE FROM tidemark.mutations WHERE user_id = $1 AND at <= $2 AND at <= (
 	SELECT max(at) FROM (SELECT at FROM tidemark.mutations WHERE user_id = $1 AND at <= $2 ORDER BY at LIMIT $3) AS next)`
 
-	eraseBatches = `DELETE FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND previous <= (
-	SELECT max(previous) FROM (SELECT previous FROM tidemark.batches WHERE user_id = $1 AND last <= $2 ORDER BY previous LIMIT $3) AS next)`
+	eraseBatches = `DELETE FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last <= (
+	SELECT max(last) FROM (SELECT last FROM tidemark.batches WHERE user_id = $1 AND last <= $2 ORDER BY last LIMIT $3) AS next)`
 
 	eraseRecords = `DELETE FROM tidemark.records WHERE user_id = $1`
 )
@@ -96,7 +93,6 @@ func (tx *postgresTx) erase(until mutlog.Timestamp) (mutlog.Timestamp, error) {
 		raced = tx.exists && tag.RowsAffected() == 0
 		return nil
 	})
-	b.Queue(deleteFirst, tx.user, int64(until))
 	b.Queue(`COMMIT`)
 	err = tx.commit(b)
 	if err == nil && raced {

@@ -35,15 +35,13 @@ func (tx *postgresTx) Prune(after, until mutlog.Timestamp, keep []mutlog.Timesta
 // keeps them waiting until the pruning is durable.
 const lockLog = `UPDATE tidemark.logs SET revision = revision + 1, pruned = $3, horizon = $4, gaps = $5 WHERE user_id = $1 AND revision = $2`
 
-// inRange finds the batches b that lie wholly behind $2 and not behind $3, from
-// the last one that follows a head up to $2.
-const inRange = ` b.user_id = $1 AND b.first > $2 AND b.last <= $3 AND b.previous < $3 AND b.previous >= coalesce((
-	SELECT max(p.previous) FROM tidemark.batches AS p WHERE p.user_id = $1 AND p.previous <= $2), -1)`
+// inRange finds the batches b that lie wholly behind $2 and not behind $3.
+const inRange = ` b.user_id = $1 AND b.first > $2 AND b.last > $2 AND b.last <= $3`
 
 // The statements of a pruning, in order. What is kept stays in its batch, which
 // is a receipt no more; a batch of which nothing is kept goes.
 const (
-	selectLive = `SELECT b.live FROM tidemark.batches AS b WHERE` + inRange + ` ORDER BY b.previous DESC LIMIT 1`
+	selectLive = `SELECT b.live FROM tidemark.batches AS b WHERE` + inRange + ` ORDER BY b.last DESC LIMIT 1`
 
 	pruneMutations = `DELETE FROM tidemark.mutations AS m USING tidemark.batches AS b
 WHERE` + inRange + ` AND m.user_id = $1 AND m.at >= b.first AND m.at <= b.last
@@ -55,13 +53,13 @@ AND NOT EXISTS (SELECT 1 FROM unnest($4::bigint[]) AS k (at) WHERE k.at = m.at)`
 	keepBatches = `UPDATE tidemark.batches AS u SET first = k.first, last = k.last, mutations = k.n, bytes = k.bytes,
 	base = u.previous, client = '', key = NULL, receipt = false, live = NULL
 FROM (
-	SELECT b.previous, min(n.at) AS first, max(n.at) AS last, count(*) AS n, sum(` + octets + `) AS bytes
+	SELECT b.last AS old, min(n.at) AS first, max(n.at) AS last, count(*) AS n, sum(` + octets + `) AS bytes
 	FROM tidemark.batches AS b JOIN tidemark.mutations AS n ON n.user_id = $1 AND n.at >= b.first AND n.at <= b.last
-	WHERE` + inRange + ` GROUP BY b.previous
-) AS k WHERE u.user_id = $1 AND u.previous = k.previous`
+	WHERE` + inRange + ` GROUP BY b.last
+) AS k WHERE u.user_id = $1 AND u.last = k.old`
 
-	keepLive = `UPDATE tidemark.batches AS u SET live = $4 WHERE u.user_id = $1 AND u.previous = (
-	SELECT b.previous FROM tidemark.batches AS b WHERE` + inRange + ` ORDER BY b.previous DESC LIMIT 1)`
+	keepLive = `UPDATE tidemark.batches AS u SET live = $4 WHERE u.user_id = $1 AND u.last = (
+	SELECT b.last FROM tidemark.batches AS b WHERE` + inRange + ` ORDER BY b.last DESC LIMIT 1)`
 )
 
 // applyPrune makes a pruning durable. It is two round trips: what follows is

@@ -7,8 +7,8 @@
 --   gaps       the gaps of those who have no log: erased users, fences
 --
 --   user_id ──┬── logs       head, revision, bounds
---             ├── batches    previous ─┐  each follows the head that the one
---             │              last ◄────┘  before it left
+--             ├── batches    last ◄────┐  each follows the head that the one
+--             │              previous ─┘  before it made
 --             ├── mutations  at: previous < first ≤ at ≤ last
 --             └── records    kind, name
 --
@@ -38,9 +38,9 @@ CREATE TABLE tidemark.logs (
 
 CREATE TABLE tidemark.batches (
     user_id   bytea   NOT NULL,
-    previous  bigint  NOT NULL, -- the head that it followed; so no two follow one
+    last      bigint  NOT NULL, -- the head that it made
     first     bigint  NOT NULL,
-    last      bigint  NOT NULL,
+    previous  bigint  NOT NULL, -- the head that it followed
     base      bigint  NOT NULL, -- the cursor that it was pushed on; previous, unless it was merged
     client    bytea   NOT NULL, -- x-client-id, or empty
     key       bytea,            -- Idempotency-Key
@@ -48,15 +48,15 @@ CREATE TABLE tidemark.batches (
     mutations integer NOT NULL, -- how many
     bytes     bigint  NOT NULL, -- of their data, about
     live      text,             -- what is live after it, by kind: {"NOTE":[resources,bytes]}
-    PRIMARY KEY (user_id, previous)
+    PRIMARY KEY (user_id, last)
 );
 
 -- A batch pushed with a key is found by that.
 CREATE INDEX batches_by_key ON tidemark.batches (user_id, key) WHERE key IS NOT NULL AND receipt;
 
--- A batch pushed on a head is found by previous; merged ones by this. So an
+-- A batch pushed on a head is the first behind it; merged ones are found by this. So an
 -- ordinary push has no part in either index.
-CREATE INDEX batches_merged ON tidemark.batches (user_id, base, previous) WHERE key IS NULL AND receipt AND base <> previous;
+CREATE INDEX batches_merged ON tidemark.batches (user_id, base, last) WHERE key IS NULL AND receipt AND base <> previous;
 
 CREATE TABLE tidemark.mutations (
     user_id     bytea   NOT NULL,
