@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"tidemark/mutlog"
 	"tidemark/server"
 	"tidemark/store"
 )
@@ -31,6 +32,8 @@ type Metrics struct {
 	newestHead atomic.Int64 // the latest timestamp that was given, in milliseconds
 
 	group, commit, sync prometheus.Histogram
+
+	retentionRead, retentionDropped, retentionFailures prometheus.Counter
 }
 
 // seconds are the bounds of durations: from what a poll takes to what a client
@@ -51,7 +54,10 @@ func New(version string) *Metrics {
 	m.group = histogram("tidemark_store_commit_batches", "Batches that share a commit.", []float64{0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})
 	m.commit = histogram("tidemark_store_commit_duration_seconds", "How long commits took.", seconds)
 	m.sync = histogram("tidemark_store_sync_duration_seconds", "How long of a commit it took to write it and wait for the disk.", seconds)
-	m.register(m.requests, m.pushes, m.mutations, m.outOfSync, m.limited, m.pulled, m.cut, m.group, m.commit, m.sync,
+	m.retentionRead = counter("tidemark_retention_read_mutations_total", "Mutations that retention has looked at.")
+	m.retentionDropped = counter("tidemark_retention_dropped_mutations_total", "Mutations that retention has dropped.")
+	m.retentionFailures = counter("tidemark_retention_failures_total", "Logs that retention could not prune, and rounds that could not go on.")
+	m.register(m.retentionRead, m.retentionDropped, m.retentionFailures, m.requests, m.pushes, m.mutations, m.outOfSync, m.limited, m.pulled, m.cut, m.group, m.commit, m.sync,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	look(m, func() (float64, bool) { return m.headAhead(), true },
 		gauge("tidemark_head_ahead_seconds", "How far the latest timestamp given since the start is ahead of the clock.", same))
@@ -190,4 +196,13 @@ func (m *Metrics) Committed(c store.Commit) {
 	m.group.Observe(float64(c.Batches))
 	m.commit.Observe(c.Took.Seconds())
 	m.sync.Observe(c.Synced.Seconds())
+}
+
+// Pruned counts what retention did to a log, or that it could not.
+func (m *Metrics) Pruned(done mutlog.Pruning, err error) {
+	m.retentionRead.Add(float64(done.Read))
+	m.retentionDropped.Add(float64(done.Dropped))
+	if err != nil {
+		m.retentionFailures.Inc()
+	}
 }

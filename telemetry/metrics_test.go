@@ -106,6 +106,8 @@ func TestRequestsAreCounted(t *testing.T) {
 	r.send("GET", "/v1/sync/limits", "")                                                  // the last that the address may
 	r.send("POST", "/v1/sync?lastMutationAt=-1", note)                                    // too many
 	r.send("BREW", "/coffee", "")                                                         // who knows
+	r.figures.Pruned(mutlog.Pruning{Read: 5, Dropped: 3}, nil)
+	r.figures.Pruned(mutlog.Pruning{}, mutlog.ErrUnavailable)
 	got := r.scrape()
 	for series, want := range map[string]string{
 		`tidemark_pushes_total{outcome="applied"}`:                             "1",
@@ -125,6 +127,9 @@ func TestRequestsAreCounted(t *testing.T) {
 		`tidemark_rate_limited_requests_total{limit="user"}`:                   "0",
 		`tidemark_pulled_bytes_total`:                                          fmt.Sprint(pulled),
 		`tidemark_store_commit_batches_sum`:                                    "1",
+		`tidemark_retention_read_mutations_total`:                              "5",
+		`tidemark_retention_dropped_mutations_total`:                           "3",
+		`tidemark_retention_failures_total`:                                    "1",
 		`http_server_active_requests`:                                          "0",
 		`tidemark_store_failed`:                                                "0",
 		`tidemark_build_info{version="v1.2.3"}`:                                "1",

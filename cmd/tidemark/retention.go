@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tidemark/mutlog"
+	"tidemark/telemetry"
 )
 
 // retentionFlags say for how long what no device needs is kept.
@@ -32,8 +33,8 @@ const (
 	retentionRate  = 20_000 // mutations in a second
 )
 
-// janitor returns what prunes the logs of s.
-func (f *retentionFlags) janitor(s mutlog.Store, logger *slog.Logger) *mutlog.Janitor {
+// janitor returns what prunes the logs of s, and counts that in figures.
+func (f *retentionFlags) janitor(s mutlog.Store, figures *telemetry.Metrics, logger *slog.Logger) *mutlog.Janitor {
 	return &mutlog.Janitor{
 		Store:     s,
 		Retention: mutlog.Retention{History: f.HistoryRetention, Tombstones: f.TombstoneRetention, Receipts: f.ReceiptRetention},
@@ -41,6 +42,7 @@ func (f *retentionFlags) janitor(s mutlog.Store, logger *slog.Logger) *mutlog.Ja
 		Rate:      retentionRate,
 		Now:       time.Now,
 		Done: func(user mutlog.User, done mutlog.Pruning, err error) {
+			figures.Pruned(done, err)
 			switch {
 			case err != nil:
 				logger.Warn("pruning failed", "user", user, "error", err)

@@ -33,7 +33,7 @@ func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *tel
 	var running sync.WaitGroup
 	running.Go(func() { o.Devices.Run(lasting) })
 	running.Go(func() { o.Holds.Run(lasting) })
-	running.Go(func() { c.retentionFlags.janitor(o.Store, o.Logger).Run(ctx) })
+	running.Go(func() { c.retentionFlags.janitor(o.Store, figures, o.Logger).Run(ctx) })
 	if schedule != nil {
 		figures.WatchBackups(schedule)
 		running.Go(func() { schedule.Run(ctx) })
