@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -161,4 +162,51 @@ func TestCopyUnderPushes(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// Who waits for a store that is replaced meanwhile, as compact and restore do,
+// gets neither the old file, which nobody would find again, nor a wrong answer.
+func TestReplacedWhileWaiting(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "test.db")
+	first, err := OpenBolt(path, BoltOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	push(t, first, "alice", note(mutlog.Create, "a", `{}`))
+	if err := first.Compact(t.Context(), path+".new", nil); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		s, err := OpenBolt(path, BoltOptions{})
+		if err == nil {
+			p := mutlog.Push{Base: mutlog.Beginning, Mutations: []mutlog.Mutation{note(mutlog.Create, "b", `{}`)}}
+			_, err = mutlog.New(s, mutlog.DefaultLimits).Push(context.Background(), "bob", p)
+			err = errors.Join(err, s.Close())
+		}
+		opened <- err
+	}()
+	time.Sleep(500 * time.Millisecond) // until it waits for the lock
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err = <-opened
+	if err != nil && !errors.Is(err, ErrInUse) {
+		t.Errorf("who waited got %v", err)
+	}
+	bobs := 0
+	if err == nil { // it came so late that it opened the new file
+		bobs = 1
+	}
+	second, err := OpenBolt(path, BoltOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "batches of alice", 1, len(read(t, second, "alice").Batches))
+	same(t, "batches of bob", bobs, len(read(t, second, "bob").Batches))
+	closeSound(t, second)
 }
