@@ -3,9 +3,12 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"tidemark/mutlog"
 	"tidemark/mutlog/mutlogtest"
@@ -257,4 +260,67 @@ func testErase(t *testing.T, o *opener) {
 		t.Errorf("head %d is not later than the gap up to %d", head, until)
 	}
 	same(t, "users", 4, len(usersOf(t, s)))
+}
+
+// Whatever state a crash leaves while logs are pruned, cleaned and folded beside
+// pushes is sound: what was committed last is as whole as a store that was
+// closed.
+func TestPruneLeavesSoundStates(t *testing.T) {
+	s := openBoltTest(t, BoltOptions{FoldBatches: 50, NoSync: true})
+	j := &mutlog.Janitor{Store: s, Now: time.Now, Rate: 1 << 20,
+		Retention: mutlog.Retention{History: time.Nanosecond, Tombstones: time.Nanosecond, Receipts: time.Nanosecond}}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for u := range 6 {
+		wg.Go(func() {
+			w := mutlogtest.Writer{Rand: rand.New(rand.NewPCG(7, uint64(u))), Resources: 30 * (u + 1)}
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					push(t, s, mutlog.User(fmt.Sprint("user-", u)), w.Batch(20)...)
+					time.Sleep(2 * time.Millisecond)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				time.Sleep(time.Millisecond)
+				if err := j.Round(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	for i := range 8 {
+		time.Sleep(20 * time.Millisecond)
+		path := filepath.Join(t.TempDir(), fmt.Sprint(i, ".db"))
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Copy(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		c, err := OpenBolt(path, BoltOptions{NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mutlogtest.CheckSound(t, c)
+		again := mutlog.Janitor{Store: c, Now: time.Now, Rate: 1 << 20, Retention: j.Retention}
+		if err := again.Round(t.Context()); err != nil {
+			t.Error(err)
+		}
+		closeSound(t, c)
+	}
+	close(stop)
+	wg.Wait()
 }
