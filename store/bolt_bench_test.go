@@ -62,7 +62,7 @@ func BenchmarkPush(b *testing.B) {
 
 // BenchmarkPushWhilePruning measures durable pushes of 10 updates each to 10,000
 // resources of 100 users, with retention off, and with a janitor at the pace of
-// serve that drops what was superseded a second ago.
+// serve that drops what was pushed to them two hours ago.
 func BenchmarkPushWhilePruning(b *testing.B) {
 	for _, retention := range []bool{false, true} {
 		b.Run(fmt.Sprintf("retention=%v", retention), func(b *testing.B) {
@@ -71,50 +71,58 @@ func BenchmarkPushWhilePruning(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer s.Close()
+			log := mutlog.New(s, mutlog.DefaultLimits)
+			earlier := time.Now().Add(-2 * time.Hour)
+			log.Now = func() time.Time { return earlier }
+			updateAll(b, log, 20_000)
+			if err := s.foldAll(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			log.Now = time.Now
 			ctx, stop := context.WithCancel(b.Context())
 			var pruning sync.WaitGroup
 			var dropped atomic.Int64
 			if retention {
 				j := &mutlog.Janitor{Store: s, Now: time.Now, Rate: 20_000,
-					Retention: mutlog.Retention{History: time.Second, Tombstones: time.Second, Receipts: time.Second},
+					Retention: mutlog.Retention{History: time.Hour, Tombstones: time.Hour, Receipts: time.Hour},
 					Done:      func(_ mutlog.User, done mutlog.Pruning, _ error) { dropped.Add(int64(done.Dropped)) }}
-				pruning.Go(func() {
-					for ctx.Err() == nil {
-						j.Round(ctx)
-						time.Sleep(100 * time.Millisecond)
-					}
-				})
+				pruning.Go(func() { j.Round(ctx) })
 			}
-			log := mutlog.New(s, mutlog.DefaultLimits)
-			const users, resources = 100, 100
-			var next atomic.Int64
-			var pushing sync.WaitGroup
 			b.ResetTimer()
-			for u := range users {
-				pushing.Go(func() {
-					rnd, head := rand.New(rand.NewPCG(1, uint64(u))), mutlog.Beginning
-					for next.Add(1) <= int64(b.N) {
-						p := mutlog.Push{Base: head, Mutations: make([]mutlog.Mutation, 10)}
-						for i := range p.Mutations {
-							p.Mutations[i] = note(mutlog.Update, fmt.Sprint("nr-", rnd.IntN(resources)), fmt.Sprintf(`{"title":"a note","body":"%0120d"}`, rnd.Int()))
-						}
-						a, err := log.Push(ctx, mutlog.User(fmt.Sprint("user-", u)), p)
-						if err != nil {
-							b.Error(err)
-							return
-						}
-						head = a.Head
-					}
-				})
-			}
-			pushing.Wait()
+			updateAll(b, log, b.N)
 			b.StopTimer()
 			stop()
 			pruning.Wait()
-			size, _ := s.Size()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "batches/s")
 			b.ReportMetric(float64(dropped.Load()), "dropped")
-			b.ReportMetric(float64(size>>20), "MiB")
 		})
 	}
+}
+
+// updateAll pushes n batches of 10 updates, for 100 users at once.
+func updateAll(b *testing.B, log *mutlog.Log, n int) {
+	const users, resources = 100, 100
+	var next atomic.Int64
+	var pushing sync.WaitGroup
+	for u := range users {
+		pushing.Go(func() {
+			user := mutlog.User(fmt.Sprint("user-", u))
+			head, err := log.Head(b.Context(), user)
+			rnd := rand.New(rand.NewPCG(1, uint64(u)))
+			for err == nil && next.Add(1) <= int64(n) {
+				p := mutlog.Push{Base: head, Mutations: make([]mutlog.Mutation, 10)}
+				for i := range p.Mutations {
+					p.Mutations[i] = note(mutlog.Update, fmt.Sprint("nr-", rnd.IntN(resources)), fmt.Sprintf(`{"title":"a note","body":"%0120d"}`, rnd.Int()))
+				}
+				var a *mutlog.Pushed
+				if a, err = log.Push(b.Context(), user, p); err == nil {
+					head = a.Head
+				}
+			}
+			if err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	pushing.Wait()
 }
