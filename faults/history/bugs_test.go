@@ -84,7 +84,7 @@ func TestSeededBugs(t *testing.T) {
 	}
 	t.Run("none", func(t *testing.T) {
 		both := binaries(t)
-		found, counts, err := judge(both, t.TempDir(), seed, bugBudget, func([]violation) bool { return true })
+		found, counts, err := judge(both, oneServer(t.TempDir()), seed, bugBudget, func([]violation) bool { return true })
 		if err != nil || len(found) > 0 {
 			t.Errorf("a bug is found where none was put: %v %.3000v", err, found)
 		}
@@ -113,7 +113,7 @@ func (b *bug) find(t *testing.T, seed uint64) (string, error) {
 		return "", fmt.Errorf("every push was synced")
 	}
 	right := func(v violation) bool { return slices.Contains(b.rules, v.rule) }
-	found, counts, err := judge(binaries(t, b.name), t.TempDir(), seed, bugBudget, func(all []violation) bool { return slices.ContainsFunc(all, right) })
+	found, counts, err := judge(binaries(t, b.name), oneServer(t.TempDir()), seed, bugBudget, func(all []violation) bool { return slices.ContainsFunc(all, right) })
 	if err != nil {
 		return "", err
 	}

@@ -410,13 +410,14 @@ func (d *device) reuseKey() {
 	}
 }
 
-// pushTwice sends the same push several times at once.
+// pushTwice sends the same push several times at once, to different servers if
+// there are several.
 func (d *device) pushTwice() {
 	p := d.newPush()
 	var all sync.WaitGroup
 	for i := range 1 + d.rand.IntN(3) {
 		twin := &device{run: d.run, number: d.number, user: d.user, rand: rand.New(rand.NewPCG(d.rand.Uint64(), uint64(i))),
-			wire: newWire(d.run.proxy.addr(), d.run.users[d.user])}
+			wire: newWire(d.node(i).proxy.addr(), d.run.users[d.user])}
 		d.run.retries.Add(1)
 		all.Go(func() {
 			defer twin.wire.close()

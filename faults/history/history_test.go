@@ -39,7 +39,7 @@ func TestHistories(t *testing.T) {
 		seed = uint64(rand.Uint32())
 	}
 	start := time.Now()
-	found, counts, err := judge(binaries(t), t.TempDir(), seed, n, func([]violation) bool { return false })
+	found, counts, err := judge(binaries(t), oneServer(t.TempDir()), seed, n, func([]violation) bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func binaries(t *testing.T, patches ...string) [2]string {
 
 // judge makes histories of n seeds until enough says so, and returns what was
 // found by seed.
-func judge(binaries [2]string, dir string, seed uint64, n int, enough func([]violation) bool) (map[uint64][]violation, tally, error) {
+func judge(binaries [2]string, how settings, seed uint64, n int, enough func([]violation) bool) (map[uint64][]violation, tally, error) {
 	var (
 		mu     sync.Mutex
 		all    sync.WaitGroup
@@ -98,7 +98,7 @@ func judge(binaries [2]string, dir string, seed uint64, n int, enough func([]vio
 	work := func() error {
 		var benches [2]*bench
 		for i, binary := range binaries {
-			b, err := newBench(binary, dir)
+			b, err := newBench(binary, how)
 			if err != nil {
 				return err
 			}

@@ -71,34 +71,27 @@ func (s settled) head() int64 { return s.first + int64(s.n) - 1 }
 // checkLinear looks for an order of the operations of one user that the model
 // allows. ended maps what is in the log at the end.
 func checkLinear(ops []*operation, ended map[*content]settled, timeout time.Duration) error {
-	model := linearModel(ended)
+	times, err := newTimeline(ops, ended)
+	if err != nil {
+		return err
+	}
+	model := linearModel(ended, times.effective)
 	history := make([]porcupine.Operation, 0, len(ops))
 	for _, op := range ops {
-		end := op.end
-		if op.answer == nil {
-			batch, applied := ended[contentOf(op)]
-			if !applied {
-				continue // it never had an effect, nor an answer to explain
-			}
-			end = max(end, seenBy(ops, batch.head()))
+		if op.answer == nil && times.effective[op] == nil {
+			continue // it never had an effect, nor an answer to explain
 		}
-		history = append(history, porcupine.Operation{ClientId: op.device, Input: op, Output: op.answer, Call: op.call, Return: end})
+		call, end := times.narrow(op, ended)
+		history = append(history, porcupine.Operation{ClientId: op.device, Input: op, Output: op.answer, Call: call, Return: end})
 	}
 	result, info := porcupine.CheckOperationsVerbose(model, history, timeout)
 	switch result {
 	case porcupine.Ok:
 		return nil
 	case porcupine.Unknown:
-		return fmt.Errorf("undecided after %v: %d operations", timeout, len(history))
+		return fmt.Errorf("undecided after %v: %d operations\n%s", timeout, len(history), stuck(history, info, model))
 	}
 	return fmt.Errorf("no order of %d operations explains the answers:\n%s", len(history), stuck(history, info, model))
-}
-
-func contentOf(op *operation) *content {
-	if op.push == nil {
-		return nil
-	}
-	return op.push.content
 }
 
 // seenBy returns when the first answer arrived that told of head: whatever was
@@ -146,7 +139,7 @@ func stuck(history []porcupine.Operation, info porcupine.LinearizationInfo, mode
 	return text
 }
 
-func linearModel(ended map[*content]settled) porcupine.Model {
+func linearModel(ended map[*content]settled, effective map[*operation][]*pushInput) porcupine.Model {
 	t := &states{made: map[uint64]*state{}}
 	model := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{empty} },
@@ -159,13 +152,15 @@ func linearModel(ended map[*content]settled) porcupine.Model {
 					return []any{from}
 				}
 				return nil
-			case answer == nil:
-				return unknownPush(t, from, op.push, ended)
 			}
-			if next := knownPush(t, from, op.push, answer); next != nil {
-				return []any{next}
+			if answer != nil {
+				return known(knownPush(t, from, op.push, answer))
 			}
-			return nil
+			var next []any
+			for _, p := range effective[op] {
+				next = append(next, known(lostPush(t, from, p, ended[p.content]))...)
+			}
+			return next
 		},
 		Equal: func(a, b any) bool { return a.(*state).head == b.(*state).head && a.(*state).hash == b.(*state).hash },
 		Hash:  func(s any) uint64 { return s.(*state).hash },
@@ -176,15 +171,21 @@ func linearModel(ended map[*content]settled) porcupine.Model {
 	return model.ToModel()
 }
 
-// unknownPush returns the states after a push whose answer was lost.
-func unknownPush(t *states, s *state, p *pushInput, ended map[*content]settled) []any {
-	next := []any{s}
-	batch, applied := ended[p.content]
-	found, reused := s.replay(p)
-	if applied && batch.previous == s.head && found == nil && !reused && s.admits(p) {
-		next = append(next, t.apply(s, p, batch.first, batch.assigned))
+// known returns s as the states that may follow, none if it is nil.
+func known(s *state) []any {
+	if s == nil {
+		return nil
 	}
-	return next
+	return []any{s}
+}
+
+// lostPush returns the state after a push that became batch, although its answer
+// was lost, or nil if s does not allow that.
+func lostPush(t *states, s *state, p *pushInput, batch settled) *state {
+	if found, reused := s.replay(p); found != nil || reused || batch.previous != s.head || !s.admits(p) {
+		return nil
+	}
+	return t.apply(s, p, batch.first, batch.assigned)
 }
 
 // knownPush returns the state after a push that was answered, or nil if s does

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -58,23 +57,6 @@ func (p *process) stop() int {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	<-p.ended
 	return p.cmd.ProcessState.ExitCode()
-}
-
-// check runs tidemark check on a copy of the store of a server that is idle.
-func check(binary, store string) error {
-	copied := store + ".copy"
-	defer os.Remove(copied)
-	content, err := os.ReadFile(store)
-	if err == nil {
-		err = os.WriteFile(copied, content, 0o600)
-	}
-	if err != nil {
-		return err
-	}
-	if out, err := exec.Command(binary, "check", "--store", copied).CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
 }
 
 // syncBuffer is a buffer for what a process writes while others read.

@@ -1,19 +1,14 @@
 package history
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-const devicesPerHistory = 8
 
 // violation is something that must not be.
 type violation struct {
@@ -55,15 +50,28 @@ func (c *tally) add(o tally) {
 	c.hungUp += o.hungUp
 }
 
-// bench runs histories, one after the other, against one server and store. New
-// histories have new users, so that they can share both.
+// bench runs histories, one after the other, against one store and its servers.
+// New histories have new users, so that they can share them.
 type bench struct {
+	settings
 	binary string
-	dir    string
-	proxy  *proxy
-	server *process
-	store  string
-	used   int // histories in store
+	nodes  []*node
+	store  string // "" if there is none
+	used   int    // histories in store
+}
+
+// settings say how histories are made.
+type settings struct {
+	kind    kind
+	servers int // of one store
+	devices int // in a history
+	users   int // in a history; 0 for some
+	steps   int // of a device, at least
+}
+
+// oneServer are the settings of histories of one server on a bbolt file.
+func oneServer(dir string) settings {
+	return settings{kind: files{dir}, servers: 1, devices: 8, steps: 8}
 }
 
 // retireNow makes the next history begin with another server and store.
@@ -73,58 +81,60 @@ func (b *bench) retireNow() { b.used = historiesPerStore }
 // each history.
 const historiesPerStore = 12
 
-func newBench(binary, dir string) (*bench, error) {
-	p, err := newProxy()
-	if err != nil {
-		return nil, err
+func newBench(binary string, how settings) (*bench, error) {
+	b := &bench{settings: how, binary: binary}
+	for range how.servers {
+		p, err := newProxy()
+		if err != nil {
+			return nil, err
+		}
+		b.nodes = append(b.nodes, &node{proxy: p})
 	}
-	return &bench{binary: binary, dir: dir, proxy: p}, nil
+	return b, nil
 }
 
-// start starts the server on the present store.
-func (b *bench) start() error {
-	server, err := startProcess(b.binary, b.store)
-	if err != nil {
-		return err
-	}
-	b.server = server
-	b.proxy.backend.Store(server.addr)
-	return nil
-}
-
-// fresh makes sure that a server runs whose store is not too large.
-func (b *bench) fresh() error {
-	if b.server != nil && b.used < historiesPerStore {
+// fresh makes sure that servers run whose store is not too large.
+func (b *bench) fresh() (err error) {
+	if b.store != "" && b.used < historiesPerStore {
 		return nil
 	}
 	b.retire()
 	b.used = 0
-	dir, err := os.MkdirTemp(b.dir, "store-")
-	if err != nil {
+	if b.store, err = b.kind.create(); err != nil {
 		return err
 	}
-	b.store = filepath.Join(dir, "tidemark.db")
-	return b.start()
+	for _, n := range b.nodes {
+		if err := n.start(b.binary, b.store); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// retire ends the server and drops its store.
+// retire ends the servers and removes their store.
 func (b *bench) retire() {
-	if b.server != nil {
-		b.server.kill()
-		os.RemoveAll(filepath.Dir(b.store))
-		b.server = nil
+	if b.store == "" {
+		return
 	}
+	for _, n := range b.nodes {
+		if n.server != nil {
+			n.server.kill()
+		}
+	}
+	b.kind.remove(b.store)
+	b.store = ""
 }
 
 func (b *bench) close() {
 	b.retire()
-	b.proxy.listener.Close()
+	for _, n := range b.nodes {
+		n.proxy.listener.Close()
+	}
 }
 
 // run is one history.
 type run struct {
 	bench *bench
-	proxy *proxy
 	seed  uint64
 	users []string
 	rand  *rand.Rand
@@ -158,10 +168,13 @@ func (b *bench) run(seed uint64) ([]violation, tally, error) {
 		return nil, tally{}, err
 	}
 	b.used++
-	r := &run{bench: b, proxy: b.proxy, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), begin: time.Now(),
+	r := &run{bench: b, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), begin: time.Now(),
 		end: make(chan struct{}, 8), up: make(chan struct{}), finals: map[int]*final{}}
 	close(r.up)
 	users := []int{1, 1, 2, 2, 3, 4}[r.rand.IntN(6)]
+	if b.users > 0 {
+		users = b.users
+	}
 	r.resources = 2 + r.rand.IntN(10)
 	if r.wide = r.rand.IntN(6) == 0; r.wide {
 		users, r.resources = 1, 250
@@ -169,7 +182,7 @@ func (b *bench) run(seed uint64) ([]violation, tally, error) {
 	for i := range users {
 		r.users = append(r.users, fmt.Sprintf("history %d user %d", seed, i))
 	}
-	steps := 8 + r.rand.IntN(14)
+	steps := b.steps + r.rand.IntN(14)
 	l := loss{}
 	if r.rand.IntN(8) > 0 {
 		l = loss{request: 0.01, pushAnswer: 0.02 + 0.15*r.rand.Float64(), pullAnswer: 0.02}
@@ -177,19 +190,21 @@ func (b *bench) run(seed uint64) ([]violation, tally, error) {
 	}
 	if seed%2 == 1 {
 		for range 1 + r.rand.IntN(3) {
-			r.endAt = append(r.endAt, devicesPerHistory*steps/10+r.rand.IntN(devicesPerHistory*steps))
+			r.endAt = append(r.endAt, b.devices*steps/10+r.rand.IntN(b.devices*steps))
 		}
 	}
-	lostAnswers, lostRequests := b.proxy.lostAnswers.Load(), b.proxy.lostRequests.Load()
-	b.proxy.begin(seed, l)
+	lostAnswers, lostRequests := b.lost()
+	b.lose(seed, l)
 	r.work(steps)
-	b.proxy.begin(seed, loss{})
-	if !r.aborted.Load() && !b.proxy.quiet(answerTimeout) {
+	b.lose(seed, loss{})
+	if !r.aborted.Load() && !b.quiet() {
 		r.abort("connections to the server do not end")
 	}
 	counts := tally{histories: 1, users: len(r.users), kills: r.kills, restarts: r.restarts, retries: int(r.retries.Load()),
-		hungUp: int(r.hungUp.Load()), lostAnswers: int(b.proxy.lostAnswers.Load() - lostAnswers),
-		lostRequests: int(b.proxy.lostRequests.Load() - lostRequests)}
+		hungUp: int(r.hungUp.Load())}
+	counts.lostAnswers, counts.lostRequests = b.lost()
+	counts.lostAnswers -= lostAnswers
+	counts.lostRequests -= lostRequests
 	if r.kills > 0 {
 		counts.killed = 1
 	}
@@ -213,13 +228,13 @@ func (r *run) abort(format string, args ...any) {
 
 // work lets the devices work, and ends the server meanwhile.
 func (r *run) work(steps int) {
-	for i := range devicesPerHistory {
+	for i := range r.bench.devices {
 		d := &device{run: r, number: i, user: i % len(r.users), rand: rand.New(rand.NewPCG(r.seed, uint64(100+i))),
 			cursor: beginning, rows: map[ref]string{}, pages: i%3 == 1, merges: i%4 >= 2}
 		if i%2 == 0 {
 			d.client = fmt.Sprintf("app %d", i%4)
 		}
-		d.wire = newWire(r.proxy.addr(), r.users[d.user])
+		d.wire = newWire(d.node(0).proxy.addr(), r.users[d.user])
 		r.devices = append(r.devices, d)
 	}
 	done := make(chan struct{})
@@ -244,17 +259,18 @@ func (r *run) endServers() {
 		r.mu.Lock()
 		r.up = make(chan struct{})
 		r.mu.Unlock()
+		n := r.bench.nodes[r.rand.IntN(len(r.bench.nodes))]
 		if r.kills == 0 || r.rand.IntN(2) == 0 {
 			r.kills++
-			r.bench.server.kill()
+			n.server.kill()
 		} else {
 			r.restarts++
-			if code := r.bench.server.stop(); code != 0 {
-				r.abort("it was asked to stop and ended with %d: %s", code, r.bench.server.log.String())
+			if code := n.server.stop(); code != 0 {
+				r.abort("it was asked to stop and ended with %d: %s", code, n.server.log.String())
 			}
 		}
-		r.serverLog()
-		if err := r.bench.start(); err != nil {
+		r.serverLogs()
+		if err := n.start(r.bench.binary, r.bench.store); err != nil {
 			r.abort("it does not start again: %v", err)
 		}
 		r.mu.Lock()
@@ -294,11 +310,13 @@ func (r *run) violate(rule string, user int, format string, args ...any) {
 	r.violations = append(r.violations, violation{rule, fmt.Sprintf("user %d: ", user) + fmt.Sprintf(format, args...)})
 }
 
-// serverLog makes a panic of the server a violation, and a data race, if it is
+// serverLogs makes a panic of a server a violation, and a data race, if it is
 // built to find them.
-func (r *run) serverLog() {
-	if log := r.bench.server.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "DATA RACE") {
-		r.violate("5xx", -1, "the server panicked or raced: %s", log)
+func (r *run) serverLogs() {
+	for _, n := range r.bench.nodes {
+		if log := n.server.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "DATA RACE") {
+			r.violate("5xx", -1, "the server panicked or raced: %s", log)
+		}
 	}
 }
 
@@ -317,20 +335,20 @@ func (r *run) settle() {
 	for _, d := range r.devices {
 		d.wire.close()
 	}
-	r.proxy.quiet(answerTimeout)
+	r.bench.quiet()
 	if r.aborted.Load() {
 		return
 	}
-	if err := check(r.bench.binary, r.bench.store); err != nil {
+	if err := r.bench.kind.check(r.bench.binary, r.bench.store); err != nil {
 		r.violate("I16", -1, "tidemark check: %v", err)
 	}
-	r.serverLog()
+	r.serverLogs()
 }
 
 // refuse tries refusals of every kind on an idle server: not a byte of the
 // store may change.
 func (r *run) refuse() {
-	before, err := os.ReadFile(r.bench.store)
+	before, err := r.bench.kind.content(r.bench.store)
 	if err != nil {
 		r.violate("I8", -1, "%v", err)
 		return
@@ -346,9 +364,8 @@ func (r *run) refuse() {
 			d.repeat()
 		}
 	}
-	after, err := os.ReadFile(r.bench.store)
-	if err != nil || !bytes.Equal(before, after) {
-		r.violate("I8", -1, "refusals and replays changed the file of the store (%v)", err)
+	if same, err := r.bench.sameContent(before); err != nil || !same {
+		r.violate("I8", -1, "refusals and replays changed the content of the store (%v)", err)
 	}
 }
 
@@ -362,8 +379,8 @@ type final struct {
 // finish pulls everything of a user with clients that hold nothing, in one pull
 // and in pages, directly from the server.
 func (r *run) finish(user int) *final {
-	d := &device{run: r, number: devicesPerHistory, user: user, calm: true, rand: rand.New(rand.NewPCG(r.seed, uint64(200+user))),
-		cursor: beginning, wire: newWire(r.bench.server.addr, r.users[user])}
+	d := &device{run: r, number: r.bench.devices, user: user, calm: true, rand: rand.New(rand.NewPCG(r.seed, uint64(200+user))),
+		cursor: beginning, wire: newWire(r.bench.nodes[0].server.addr, r.users[user])}
 	defer d.wire.close()
 	history := d.ask(&pullInput{since: beginning, history: true})
 	snapshot := d.ask(&pullInput{since: beginning})
