@@ -183,6 +183,9 @@ func TestRoutePolicies(t *testing.T) {
 		}
 		for _, c := range credentials {
 			for n, place := range []string{"Authorization: Bearer ", "authorization: bearer  ", "x-auth-token: "} {
+				if policy == public && n > 0 { // nobody looks at the token
+					break
+				}
 				var headers []string
 				if c.text != "" {
 					headers = []string{place + c.text}
