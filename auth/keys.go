@@ -39,6 +39,7 @@ const (
 	maxKeySetBytes = 256 << 10
 	maxKeys        = 100
 	minRSABits     = 2048
+	maxRSABits     = 8192 // larger ones take too long to verify with
 	minSecretBytes = 32
 )
 
@@ -98,8 +99,8 @@ func parseKey(text []byte) (id string, k *key, err error) {
 	k = &key{public: parsed.Key()}
 	switch public := k.public.(type) {
 	case *rsa.PublicKey:
-		if public.N.BitLen() < minRSABits {
-			return "", nil, fmt.Errorf("it has fewer than %d bits", minRSABits)
+		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return "", nil, fmt.Errorf("it has not %d to %d bits", minRSABits, maxRSABits)
 		}
 		k.method = gojwt.SigningMethodRS256
 	case *ecdsa.PublicKey:

@@ -274,6 +274,7 @@ func TestKeySets(t *testing.T) {
 		"a private key":          {`"use":"sig"`, `"use":"sig","d":"AQAB"`, "is a secret"},
 		"another kind of key":    {`"kty":"RSA"`, `"kty":"XYZ"`, "no key that can be used"},
 		"another curve":          {one, `{"keys":[{"kty":"EC","crv":"P-384","kid":"x","x":"AA","y":"AA"}]}`, "no key that can be used"},
+		"a key too large":        {one, `{"keys":[{"kty":"RSA","kid":"x","e":"AQAB","n":"` + strings.Repeat("_", 1<<16) + `"}]}`, "bits"},
 		"a key that is too weak": {one, `{"keys":[{"kty":"RSA","kid":"x","e":"AQAB","n":"` + strings.Repeat("_", 171) + `"}]}`, "bits"},
 		"two keys of one id":     {one, strings.Replace(good, `"kid":"ec"`, `"kid":"rsa"`, 1), "two keys"},
 		"too many":               {one, `{"keys":[` + strings.Repeat(`{},`, 100) + `{}]}`, "more than"},
