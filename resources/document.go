@@ -43,8 +43,15 @@ func (d *document) under(pointer string, value any) *document {
 	return part
 }
 
-// maxFileBytes bounds a file: what can be meant.
-const maxFileBytes = 4 << 20
+// maxFileBytes and maxNesting bound a file: what can be meant. The libraries take
+// time and memory by the square of both.
+const (
+	maxFileBytes = 256 << 10
+	maxNesting   = 100
+)
+
+// tooDeep is what is wrong with a file over maxNesting.
+var tooDeep = fmt.Sprintf("it is nested over %d levels", maxNesting)
 
 // readDocument reads a file: JSON if its name ends so, else YAML.
 func readDocument(file string) (*document, error) {

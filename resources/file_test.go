@@ -86,6 +86,9 @@ func TestProblems(t *testing.T) {
 		{"a list", []string{"r.yaml", "- NOTE\n"}, []string{"r.yaml:1:1: here must be a mapping with some of: resources"}},
 		{"no resources", []string{"r.yaml", "resources: {}\n"}, []string{"r.yaml:1:1: resources must list at least one resource"}},
 		{"bad YAML", []string{"r.yaml", "resources:\n  NOTE: {scope: a\n"}, []string{"r.yaml:2:9: could not find flow mapping end token '}'"}},
+		{"nested brackets", []string{"r.yaml", "resources:\n  A: {schema: " + strings.Repeat("[", 1<<17)}, []string{"r.yaml:2:114: it is nested over 100 levels"}},
+		{"nested lists", []string{"r.yaml", strings.Repeat("- ", 1<<16)}, []string{"r.yaml:1:201: it is nested over 100 levels"}},
+		{"nested JSON", []string{"r.json", strings.Repeat("[", 1<<17)}, []string{"r.json:1:102: it is nested over 100 levels"}},
 		{"two documents", []string{"r.yaml", "resources: {A: }\n---\nx: 1\n"}, []string{"r.yaml:3:2: a second document begins here"}},
 		{"twice", []string{"r.yaml", "resources:\n  A:\n  B:\n  A:\n"}, []string{`r.yaml:4:3: "A" is there twice`}},
 		{"an anchor", []string{"r.yaml", "resources:\n  A: &a {}\n  B: *a\n"}, []string{
@@ -219,7 +222,8 @@ func TestGuarded(t *testing.T) {
 }
 
 func TestReadNothing(t *testing.T) {
-	for _, path := range []string{filepath.Join(t.TempDir(), "none.yaml"), t.TempDir()} {
+	large := write(t, "large.yaml", "resources: {A: }\n"+strings.Repeat("#", maxFileBytes))
+	for _, path := range []string{filepath.Join(t.TempDir(), "none.yaml"), t.TempDir(), large} {
 		_, err := Read(path)
 		var problems Problems
 		if err == nil || errors.As(err, &problems) {

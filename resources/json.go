@@ -46,11 +46,16 @@ func placeOf(text []byte, offset int) place {
 func (r *jsonReader) problem(err error) Problem {
 	at, reason := r.place(), "it ends too early"
 	var syntax *jsontext.SyntacticError
+	if err == errDeep {
+		reason = tooDeep
+	}
 	if errors.As(err, &syntax) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		at, reason = placeOf(r.text, int(syntax.ByteOffset)), syntax.Err.Error()
 	}
 	return Problem{r.file, at.line, at.column, reason}
 }
+
+var errDeep = errors.New(tooDeep)
 
 // value reads the next value, whose name, if it has one, has been read.
 func (r *jsonReader) value() (any, error) {
@@ -61,6 +66,9 @@ func (r *jsonReader) value() (any, error) {
 	}
 	if pointer := string(r.json.StackPointer()); r.at[pointer] == (place{}) { // not after a name
 		r.at[pointer] = at
+	}
+	if r.json.StackDepth() > maxNesting {
+		return nil, errDeep
 	}
 	switch t.Kind() {
 	case '{':

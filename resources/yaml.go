@@ -7,6 +7,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
@@ -14,7 +15,11 @@ import (
 // parseYAML fills d with what YAML says. It takes what JSON can say, too: no
 // anchors, no tags, and numbers in decimal.
 func (d *document) parseYAML(text []byte) Problems {
-	file, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey()) // which it finds, one at a time
+	tokens := lexer.Tokenize(string(text))
+	if deep := nestedOver(tokens); deep != nil {
+		return Problems{problemAt(d.file, deep, "%s", tooDeep)}
+	}
+	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // which it finds, one at a time
 	var syntax yaml.Error
 	switch {
 	case errors.As(err, &syntax):
@@ -29,6 +34,30 @@ func (d *document) parseYAML(text []byte) Problems {
 	r := yamlReader{document: d}
 	d.value = r.value("", file.Docs[0].Body)
 	return r.problems
+}
+
+// nestedOver returns the token at which tokens are nested over maxNesting levels,
+// or nil, before the parser takes the memory for it. Levels that are indented
+// are not counted: a file has no room for many. Those on one line are.
+func nestedOver(tokens token.Tokens) *token.Token {
+	flow, inLine, line := 0, 0, 0
+	for _, t := range tokens {
+		if t.Position.Line != line {
+			inLine, line = 0, t.Position.Line
+		}
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			flow++
+		case token.SequenceEndType, token.MappingEndType:
+			flow--
+		case token.SequenceEntryType, token.MappingKeyType:
+			inLine++
+		}
+		if flow > maxNesting || inLine > maxNesting {
+			return t
+		}
+	}
+	return nil
 }
 
 // yamlReader turns YAML nodes into JSON values.
