@@ -32,7 +32,7 @@ func NewAuthority(ctx context.Context, records Records, issuers []Issuer, logger
 	if a.jwts, err = newJWTs(ctx, issuers, a.outs, records, func() time.Time { return a.Now() }, logger); err != nil {
 		return nil, err
 	}
-	a.closed.Store(true)
+	a.close()
 	return a, a.follow(ctx)
 }
 
@@ -83,8 +83,9 @@ func (a *Authority) RevokeUser(ctx context.Context, user mutlog.User) (revoked i
 const followEvery = 2 * time.Second
 
 // Run does what must be done in the background until ctx is done: it notes the
-// use of tokens, removes old tickets, keeps the keys of issuers fresh, and ends what is being answered
-// with tokens that another process has revoked.
+// use of tokens, removes old tickets, keeps the keys of issuers fresh, and ends
+// what is being answered with tokens that another process has revoked, or
+// without one when another process has made the first.
 func (a *Authority) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -109,6 +110,9 @@ func (a *Authority) Run(ctx context.Context) {
 
 // follow takes note of what another process has changed.
 func (a *Authority) follow(ctx context.Context) error {
+	if _, err := a.Closed(ctx); err != nil {
+		return err
+	}
 	change, err := a.records.Record(ctx, changeKey)
 	if err != nil || string(change) == a.change {
 		return err

@@ -47,8 +47,9 @@ type Principal struct {
 	// that lasts must end then.
 	Expires time.Time
 
-	// Done is closed when the credential is revoked, or nil if it cannot be. An
-	// answer that lasts must end then.
+	// Done is closed when the credential is revoked or, of somebody without one,
+	// when the server begins to ask for one; nil if neither can be. An answer that
+	// lasts must end then.
 	Done <-chan struct{}
 }
 

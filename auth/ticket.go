@@ -115,6 +115,7 @@ func (a *Authority) holder(ctx context.Context, t *ticketRecord) (*Principal, er
 		} else if closed {
 			return nil, ErrInvalidTicket
 		}
+		who.Done = a.Closing()
 	}
 	return who, nil
 }

@@ -31,10 +31,11 @@ type Tokens struct {
 
 	records Records
 	logger  *slog.Logger
-	closed  atomic.Bool // once true it stays so
-	nobody  *known      // whom no secret fits
-	uses    chan *known // whose use is to be noted
-	change  string      // that follow has seen last
+	closed  atomic.Bool   // once true it stays so
+	closing chan struct{} // closed when closed becomes true
+	nobody  *known        // whom no secret fits
+	uses    chan *known   // whose use is to be noted
+	change  string        // that follow has seen last
 
 	mu     sync.Mutex
 	known  map[string]*known // by id; the tokens that were used here
@@ -58,7 +59,7 @@ const usedEvery = time.Hour
 // newTokens returns the API tokens that records holds.
 func newTokens(records Records, logger *slog.Logger) *Tokens {
 	t := &Tokens{Now: time.Now, records: records, logger: logger, known: map[string]*known{},
-		nobody: &known{}, uses: make(chan *known, 64)}
+		nobody: &known{}, uses: make(chan *known, 64), closing: make(chan struct{})}
 	rand.Read(t.nobody.hash[:])
 	return t
 }
@@ -71,16 +72,26 @@ func (t *Tokens) Closed(ctx context.Context) (bool, error) {
 	}
 	mark, err := t.records.Record(ctx, closedKey)
 	if err == nil && mark != nil {
-		t.closed.Store(true)
+		t.close()
 	}
 	return mark != nil, err
+}
+
+// Closing is closed when nobody gets in without a token any more. What is being
+// answered without one must end then.
+func (t *Tokens) Closing() <-chan struct{} { return t.closing }
+
+func (t *Tokens) close() {
+	if !t.closed.Swap(true) {
+		close(t.closing)
+	}
 }
 
 // shut closes an open server.
 func (t *Tokens) shut(ctx context.Context) error {
 	err := t.records.UpdateRecord(ctx, closedKey, func([]byte) ([]byte, error) { return []byte("closed"), nil })
 	if err == nil {
-		t.closed.Store(true)
+		t.close()
 	}
 	return err
 }
@@ -201,7 +212,9 @@ func (t *Tokens) learn(id string, value []byte, forgot int) (*known, error) {
 	case k != nil && bytes.Equal(k.value, value):
 		return k, nil
 	case value == nil:
-		t.forgetLocked(id)
+		if k != nil { // or each unknown id would send other look-ups back to the store
+			t.forgetLocked(id)
+		}
 		return t.nobody, nil
 	case t.forgot != forgot:
 		return nil, nil // value may be older than that

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tidemark/mutlog"
+	"tidemark/store"
 	"tidemark/store/storetest"
 )
 
@@ -379,6 +380,85 @@ func TestTokenErrors(t *testing.T) {
 	for _, id := range []string{"", "x", "../../x", strings.Repeat("0", 26) + "\x00"} {
 		if err := a.Revoke(t.Context(), id); !errors.Is(err, ErrNoToken) {
 			t.Errorf("revoking %q: %v", id, err)
+		}
+	}
+}
+
+// Somebody who tries ids that do not exist, without a pause, does not keep a good
+// token from being looked up.
+func TestUnknownIDsHoldNobodyUp(t *testing.T) {
+	records := &beforeRecord{Store: openStore(t)}
+	a, err := NewAuthority(t.Context(), records, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, made := create(t, a, TokenInfo{})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	records.do = func(key mutlog.RecordKey) error {
+		if key == tokenKey(made.ID) {
+			_, unknown := newToken(a.Now())
+			refused(t, a, "an unknown id", unknown)
+		}
+		return ctx.Err()
+	}
+	if _, err := a.Verify(ctx, text); err != nil {
+		t.Errorf("a good token meanwhile: %v", err)
+	}
+}
+
+// beforeRecord does something before each look at a record.
+type beforeRecord struct {
+	store.Store
+	do func(mutlog.RecordKey) error
+}
+
+func (r *beforeRecord) Record(ctx context.Context, key mutlog.RecordKey) ([]byte, error) {
+	if r.do != nil {
+		if err := r.do(key); err != nil {
+			return nil, err
+		}
+	}
+	return r.Store.Record(ctx, key)
+}
+
+// What is answered without a token is told when there must be one, in the process
+// that makes the first and in any other.
+func TestClosingIsTold(t *testing.T) {
+	s := openStore(t)
+	logger := slog.New(slog.DiscardHandler)
+	here, err := NewAuthority(t.Context(), s, nil, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, err := NewAuthority(t.Context(), s, nil, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, err := here.NewTicket(t.Context(), &Principal{User: "anna", Method: Open})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder, err := here.Redeem(t.Context(), ticket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, told := range map[string]<-chan struct{}{"here": here.Closing(), "elsewhere": elsewhere.Closing(), "of a ticket": holder.Done} {
+		select {
+		case <-told:
+			t.Errorf("%s: told before there is a token", name)
+		default:
+		}
+	}
+	create(t, here, TokenInfo{})
+	if err := elsewhere.follow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, told := range map[string]<-chan struct{}{"here": here.Closing(), "elsewhere": elsewhere.Closing(), "of a ticket": holder.Done} {
+		select {
+		case <-told:
+		default:
+			t.Errorf("%s: not told of the first token", name)
 		}
 	}
 }

@@ -20,15 +20,20 @@ var defaultPrincipal = &auth.Principal{User: DefaultUser, Method: auth.Open}
 
 // OpenUser is how a server without authentication tells users apart: by the
 // header X-User-Id, 1 to 255 bytes without control characters.
-func OpenUser(r *http.Request) (*auth.Principal, error) {
+func OpenUser(r *http.Request) (*auth.Principal, error) { return openUser(r, defaultPrincipal) }
+
+// openUser is OpenUser where unnamed is who names no user.
+func openUser(r *http.Request, unnamed *auth.Principal) (*auth.Principal, error) {
 	id, err := header(r, "X-User-Id", maxNameBytes, noControls)
 	if err != nil {
 		return nil, err
 	}
 	if id == "" {
-		return defaultPrincipal, nil
+		return unnamed, nil
 	}
-	return &auth.Principal{User: mutlog.User(id), Method: auth.Open}, nil
+	named := *unnamed
+	named.User = mutlog.User(id)
+	return &named, nil
 }
 
 func noControls(s string) bool {
@@ -44,6 +49,7 @@ func noControls(s string) bool {
 // credential of a request. As long as the authority asks for none, it is
 // OpenUser.
 func Authenticator(a *auth.Authority) func(*http.Request) (*auth.Principal, error) {
+	unnamed := &auth.Principal{User: DefaultUser, Method: auth.Open, Done: a.Closing()}
 	return func(r *http.Request) (*auth.Principal, error) {
 		ctx := context.WithoutCancel(r.Context()) // see lasting
 		closed, err := a.Closed(ctx)
@@ -51,7 +57,7 @@ func Authenticator(a *auth.Authority) func(*http.Request) (*auth.Principal, erro
 		case err != nil:
 			return nil, err
 		case !closed:
-			return OpenUser(r)
+			return openUser(r, unnamed)
 		}
 		credential, err := credentialOf(r)
 		if err != nil {

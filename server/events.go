@@ -30,7 +30,7 @@ const (
 var (
 	errGone   = errors.New("the client has gone")
 	errTalks  = errors.New("the client keeps sending")
-	errLapsed = errors.New("the token has expired or was revoked")
+	errLapsed = errors.New("the token has expired or was revoked, or there was none and now there must be")
 )
 
 // events answers GET /v1/sync/events with a stream of the heads of a log.

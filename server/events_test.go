@@ -321,6 +321,22 @@ func TestStreamEndsWithToken(t *testing.T) {
 	}
 }
 
+// TestClosingEndsWhatIsOpen: the first token ends the streams and the waits that
+// were begun without one.
+func TestClosingEndsWhatIsOpen(t *testing.T) {
+	g := newGuarded(t, false)
+	f := g.follow()
+	f.mustNext(mutlog.Beginning)
+	waited := make(chan answer)
+	go func() { waited <- g.get("mutationsSince=-1&wait=15") }()
+	time.Sleep(100 * time.Millisecond) // for the wait to begin; if it has not, it is refused all the same
+	g.token("anna", auth.ScopeSync)
+	f.mustEnd()
+	if a := <-waited; a.StatusCode != 401 {
+		t.Errorf("a wait without a token: %d %s", a.StatusCode, a.body)
+	}
+}
+
 // TestTicket: a ticket stands for the token in one request for a stream, and for
 // nothing else; the stream ends with the token; and no log has the ticket.
 func TestTicket(t *testing.T) {
