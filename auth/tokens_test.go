@@ -352,6 +352,7 @@ func TestTokenErrors(t *testing.T) {
 		"those of JWTs":        func(i *TokenInfo) { i.User = "jwt:https://a b" },
 		"without scopes":       func(i *TokenInfo) { i.Scopes = nil },
 		"is no scope":          func(i *TokenInfo) { i.Scopes = []string{"sync", "a b"} },
+		`"a,b" is no scope`:    func(i *TokenInfo) { i.Scopes = []string{"sync", "a,b"} },
 		`"" is no scope`:       func(i *TokenInfo) { i.Scopes = []string{"sync", ""} },
 		"needs the scope":      func(i *TokenInfo) { i.Scopes = []string{"notes"} },
 		"at most":              func(i *TokenInfo) { i.Scopes = make([]string, 65) },
