@@ -45,13 +45,15 @@ type sent struct {
 const lost mutlog.User = "has lost a part"
 
 // fill gives a store logs of many users, with merged pushes, keys and clients, a
-// restore in the past, a log with a gap of its own, and records.
+// restore in the past, a log with a gap of its own, worn ones (worn_test.go), and
+// records.
 func fill(t testing.TB, s mutlog.Store, users, batches, records int) (pushes []sent) {
 	t.Helper()
 	ctx := t.Context()
 	rnd := rand.New(rand.NewPCG(mutlogtest.Seed(t), 0))
 	log := mutlog.New(s, mutlog.DefaultLimits)
 	writer := mutlogtest.Writer{Rand: rnd, Resources: 40}
+	pushes = begin(t, s, &writer, batches)
 	for i := range users * batches {
 		if i == users*batches/2 {
 			must(t, s.Fence(ctx, mutlog.Timestamp(time.Now().UnixMilli()+5)))
@@ -76,6 +78,7 @@ func fill(t testing.TB, s mutlog.Store, users, batches, records int) (pushes []s
 		must(t, err)
 		pushes = append(pushes, sent{user, p, answer})
 	}
+	pushes = append(pushes, wear(t, s, &writer)...)
 	must(t, transfer.SetBounds(ctx, s, lost, mutlog.Bounds{Pruned: mutlog.Beginning, Horizon: mutlog.Beginning, Gaps: []mutlog.Gap{{After: 5, Until: 1000}}}))
 	_, err := log.Push(ctx, lost, mutlog.Push{Base: mutlog.Beginning, Mutations: writer.Batch(3)})
 	must(t, err)
@@ -129,26 +132,18 @@ func migrated(t testing.TB, from, to mutlog.Store, pushes []sent) {
 	for _, user := range users(t, from) {
 		must(t, transfer.Same(ctx, from, to, user))
 	}
-	log := mutlog.New(to, mutlog.DefaultLimits)
-	for _, s := range pushes {
-		again, err := log.Push(ctx, s.user, s.push)
-		if err != nil || !again.Replayed || again.Head != s.answer.Head || !reflect.DeepEqual(again.Mutations, s.answer.Mutations) {
-			t.Fatalf("the repeat of a push of %s is answered %+v, %v", s.user, again, err)
-		}
-		device := mutlogtest.NewDevice()
-		device.Cursor = s.answer.Head
-		if err := device.Pull(ctx, log, s.user); err != nil {
-			t.Fatalf("a pull of the cursor %d of %s: %v", s.answer.Head, s.user, err)
-		}
+	wornOut(t, from)
+	for _, user := range []mutlog.User{"user-0", lost, pruned, idle, back} {
+		sameAnswers(t, from, to, user)
 	}
-	for user, cursor := range map[mutlog.User]mutlog.Timestamp{lost: 500, "erased long ago": mutlog.Timestamp(time.Now().UnixMilli() - 1000)} {
-		_, err := log.Push(ctx, user, mutlog.Push{Base: -1, Mutations: []mutlog.Mutation{{Type: mutlog.Create, Resource: "NOTE", ResourceID: "n", Data: []byte("{}")}}})
-		var refused *mutlog.OutOfSyncError
-		if err != nil && user != lost {
-			t.Errorf("the first push of %s: %v", user, err)
-		}
-		if _, err := log.Pull(ctx, user, mutlog.Query{Since: cursor}); !errors.As(err, &refused) || refused.Reason != mutlog.CursorAhead {
-			t.Errorf("%s with the cursor %d, which the log does not know, is told %v", user, cursor, err)
+	for _, p := range pushes {
+		repeated(t, from, to, p)
+	}
+	refusesLost(t, to, lost, 500)
+	goesOn(t, to, pushes)
+	for _, p := range pushes {
+		if p.user == erased { // and has begun anew
+			refusesLost(t, to, erased, p.answer.Head)
 		}
 	}
 	mutlogtest.CheckSound(t, to)
@@ -167,11 +162,12 @@ func TestMigration(t *testing.T) {
 					Verified: func(done, total int64) { verified.Store(max(verified.Load(), done*1000+total)) }}
 				sum, err := m.Run(t.Context())
 				must(t, err)
-				if want := int64(len(pushes)) + 1; sum.Batches != want || sum.Logs != 21 || sum.Records != 31 {
-					t.Errorf("copied %+v, want %d batches of 21 logs and 31 records", sum, want)
+				logs := int64(len(users(t, from)))
+				if want := countBatches(t, from); sum.Batches != want || sum.Logs != logs || sum.Records != 31 {
+					t.Errorf("copied %+v, want %d batches of %d logs and 31 records", sum, want, logs)
 				}
-				if c, v := copied.Load(), verified.Load(); c != 21021 || v != 21021 {
-					t.Errorf("the progress that was told last is %d and %d, want 21 of 21", c, v)
+				if c, v := copied.Load(), verified.Load(); c != logs*1001 || v != logs*1001 {
+					t.Errorf("the progress that was told last is %d and %d, want %d of them", c, v, logs)
 				}
 				migrated(t, from, to, pushes)
 			})

@@ -7,15 +7,12 @@ import (
 	"time"
 )
 
-// profiles serves Go's profiles at /debug/pprof/ on a listener of their own,
-// away from what devices reach, if --pprof asks for it.
-func (c *serveCommand) profiles(work *background) error {
-	if c.Pprof == "" {
-		return nil
-	}
-	l, err := net.Listen("tcp", c.Pprof)
+// serveProfiles serves Go's profiles at /debug/pprof/ on a listener of their
+// own, away from what devices reach, until stop is called.
+func serveProfiles(addr string) (stop func() error, err error) {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return &exitError{exitAddress, err}
+		return nil, &exitError{exitAddress, err}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -24,6 +21,5 @@ func (c *serveCommand) profiles(work *background) error {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	h := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go h.Serve(l)
-	work.until(func() { h.Close() })
-	return nil
+	return h.Close, nil
 }

@@ -13,34 +13,33 @@ import (
 	"tidemark/store"
 )
 
-// authority returns who says who is asking, and begins its work. An open server
+// authority returns who says who is asking, until stop is called. An open server
 // may listen on the loopback interface only.
-func (c *serveCommand) authority(ctx context.Context, s store.Store, work *background, logger *slog.Logger) (*auth.Authority, error) {
+func (c *serveCommand) authority(ctx context.Context, s store.Store, logger *slog.Logger) (a *auth.Authority, stop func(), err error) {
 	issuers, err := c.issuers()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	a, err := auth.NewAuthority(ctx, s, issuers, logger)
+	a, err = auth.NewAuthority(ctx, s, issuers, logger)
 	switch {
 	case errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrCorrupt):
-		return nil, err
+		return nil, nil, err
 	case err != nil:
-		return nil, usageError("%w", err)
+		return nil, nil, usageError("%w", err)
 	}
 	closed, err := a.Closed(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if host, _, _ := net.SplitHostPort(c.Addr); !closed && !c.InsecureOpen && !isLoopback(host) {
-		return nil, usageError("--addr %s is not a loopback address, and there is no authentication: whoever reaches the server "+
+		return nil, nil, usageError("--addr %s is not a loopback address, and there is no authentication: whoever reaches the server "+
 			"could read and write everything; tidemark token create makes a token, from which on everybody needs one; "+
 			"--insecure-open serves without", c.Addr)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { a.Run(ctx) })
-	work.until(func() { cancel(); running.Wait() })
-	return a, nil
+	return a, func() { cancel(); running.Wait() }, nil
 }
 
 // issuers returns the identity providers of the flags.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"tidemark/server"
 	"tidemark/store"
@@ -10,28 +11,27 @@ import (
 )
 
 // observe makes the figures, and the traces if the environment asks for them,
-// see the requests of a server that has the options.
-func observe(ctx context.Context, o *server.Options, figures *telemetry.Metrics, work *background) error {
+// see the requests of a server that has the options. stop sends what is left.
+func observe(ctx context.Context, o *server.Options, figures *telemetry.Metrics, logger *slog.Logger) (stop func(), err error) {
 	o.Observe = figures.Observe
-	traces, err := telemetry.NewTraces(ctx, versionText(), o.Logger)
+	traces, err := telemetry.NewTraces(ctx, versionText(), logger)
 	if err != nil {
-		return usageError("traces: %w", err)
+		return nil, usageError("traces: %w", err)
 	}
 	if traces == nil {
-		return nil
+		return func() {}, nil
 	}
 	o.Observe = func(x *server.Exchange) {
 		figures.Observe(x)
 		traces.Observe(x)
 	}
-	work.until(func() {
+	return func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		if err := traces.Close(ctx); err != nil {
-			o.Logger.Warn("the last traces were not sent", "error", err)
+			logger.Warn("the last traces were not sent", "error", err)
 		}
-	})
-	return nil
+	}, nil
 }
 
 // minRoom is how much a store must be able to grow by: bbolt lets a file grow by

@@ -41,6 +41,12 @@ func newToken(t testing.TB, dir string, args ...string) (text, id string) {
 	return strings.TrimSpace(out), m[1]
 }
 
+// says waits until a server has printed text: it says more than where it listens.
+func (p *process) says(t testing.TB, text string) {
+	t.Helper()
+	waitFor(t, "the server to say "+text, func() bool { return strings.Contains(p.stdout.String(), text) })
+}
+
 // status asks a server with a token and returns the status of the answer.
 func status(t testing.TB, p *process, token string) int {
 	t.Helper()
@@ -81,9 +87,7 @@ func TestTokenCommands(t *testing.T) {
 
 	// A server has it.
 	server := serve(t, dir)
-	if !strings.Contains(server.stdout.String(), "Everybody needs a token") {
-		t.Errorf("the start does not say that the server is closed:\n%s", server.stdout.String())
-	}
+	server.says(t, "Everybody needs a token")
 	if info, err := os.Stat(socket); err != nil || info.Mode() != fs.ModeSocket|0o600 {
 		t.Errorf("the control socket: %v, %v", info, err)
 	}
@@ -156,8 +160,9 @@ func TestTokenClosesServer(t *testing.T) {
 		t.Errorf("an open server on every address: exit code %d\n%s%s", code, out, said)
 	}
 	server := serve(t, dir)
-	if got := status(t, server, ""); got != 200 || !strings.Contains(server.stdout.String(), "There is no authentication") {
-		t.Errorf("an open server: %d\n%s", got, server.stdout.String())
+	server.says(t, "There is no authentication")
+	if got := status(t, server, ""); got != 200 {
+		t.Errorf("an open server: %d", got)
 	}
 	token, id := newToken(t, dir, "--user", "alice")
 	if got := status(t, server, ""); got != 401 {
@@ -179,9 +184,7 @@ func TestTokenClosesServer(t *testing.T) {
 	server.stop(t)
 
 	server = serve(t, t.TempDir(), "--addr", "0.0.0.0:0", "--insecure-open")
-	waitFor(t, "the warning of an open server on every address", func() bool {
-		return strings.Contains(server.stdout.String(), "WARNING: there is no authentication")
-	})
+	server.says(t, "WARNING: there is no authentication")
 }
 
 // Whatever is wrong, the command says so in a line, and nothing has changed.
