@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -113,10 +114,11 @@ func (tx *postgresTx) queueLog(b *pgx.Batch, after *logRow) *pgx.QueuedQuery {
 		return b.Queue(moveHead, tx.user, int64(tx.log.head), int64(after.head), tx.log.revision)
 	}
 	bounds := []any{int64(after.bounds.Pruned), int64(after.bounds.Horizon), gapArray(after.bounds.Gaps)}
-	after.revision++
 	if tx.exists {
+		after.revision++
 		return b.Queue(setLog, append([]any{tx.user, int64(tx.log.head), int64(after.head), tx.log.revision}, bounds...)...)
 	}
+	after.revision = rand.Int64N(1 << 62) // another than that of an erased log, which somebody may still be about to change
 	return b.Queue(startLog, append([]any{tx.user, int64(after.head), after.revision}, bounds...)...)
 }
 

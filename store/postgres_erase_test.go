@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -80,4 +81,59 @@ func TestErasureGoesOn(t *testing.T) {
 	if err := s.Erase(t.Context(), "alice", 0, func(n int) { rest = n }); err != nil || removed+rest != all {
 		t.Errorf("%d and %d of %d were removed: %v", removed, rest, all, err)
 	}
+}
+
+// Whoever is at work on a log while it is erased and begun anew does not take the
+// new one for the old: a view would be short of what is gone, and a pruning
+// would put the bounds of the old log in place of the gap.
+func TestEraseUnderway(t *testing.T) {
+	s := opened(t, postgrestest.URL(t))
+	renew := func() (until mutlog.Timestamp) {
+		head := must[mutlog.Timestamp](t)(mutlog.New(s, mutlog.DefaultLimits).Head(t.Context(), "alice"))
+		if err := s.Erase(t.Context(), "alice", head, func(int) {}); err != nil {
+			t.Fatal(err)
+		}
+		push(t, s, "alice", note(mutlog.Create, "new", `{}`))
+		return head
+	}
+	push(t, s, "alice", note(mutlog.Create, "a", `{}`))
+	push(t, s, "alice", note(mutlog.Update, "a", `{}`))
+	err := s.View(t.Context(), "alice", func(tx mutlog.Reader) error {
+		head, err := tx.Head()
+		if err != nil {
+			return err
+		}
+		renew()
+		_, _, err = tx.History(mutlog.Beginning, head, 100)
+		return err
+	})
+	if !errors.Is(err, mutlog.ErrUnavailable) {
+		t.Errorf("a view of a log that was erased and begun anew: %v", err)
+	}
+	var until mutlog.Timestamp
+	err = s.Update(t.Context(), "alice", func(tx mutlog.Tx) error {
+		head, err := tx.Head()
+		if err != nil {
+			return err
+		}
+		bounds, err := tx.Bounds()
+		if err != nil {
+			return err
+		}
+		if until == 0 {
+			until = renew()
+		}
+		bounds.Pruned = head
+		if err := tx.SetBounds(bounds); err != nil {
+			return err
+		}
+		return tx.Prune(mutlog.Beginning, head, []mutlog.Timestamp{head})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gaps := boundsOf(t, s, "alice").Gaps; len(gaps) == 0 || gaps[len(gaps)-1].Until < until {
+		t.Errorf("the gaps are %v, and what was erased ends with %d", gaps, until)
+	}
+	mutlogtest.CheckSound(t, s)
 }
