@@ -13,8 +13,6 @@ import (
 	"unicode"
 
 	"github.com/goccy/go-yaml"
-
-	"tidemark/mutlog"
 )
 
 // Issuer is an identity provider whose JWTs count.
@@ -112,8 +110,8 @@ func (i *Issuer) check() error {
 		return errors.New("the longest lifetime is negative")
 	}
 	for _, scope := range i.Scopes {
-		if !mutlog.ValidScope(scope) {
-			return fmt.Errorf("%q is no scope: "+mutlog.ScopeForm, scope)
+		if !ValidScope(scope) {
+			return fmt.Errorf("%q is no scope", scope)
 		}
 	}
 	if i.MaxLifetime == 0 {

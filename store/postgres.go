@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"tidemark/mutlog"
@@ -76,8 +74,9 @@ type Postgres struct {
 	background sync.WaitGroup
 }
 
-// postgresTimeout bounds how long a statement, or the wait for a connection, may
-// take: a database that hangs must not let calls pile up.
+// postgresTimeout bounds how long statements that are sent together may take, with
+// the wait for a connection to send them on: a database that hangs must not let
+// calls pile up.
 const postgresTimeout = 5 * time.Second
 
 // postgresConns is how many connections a process opens, unless the URL says it:
@@ -182,52 +181,6 @@ func (s *Postgres) try(ctx context.Context, user mutlog.User, fn func(mutlog.Tx)
 	return tx.apply()
 }
 
-// Users implements mutlog.Store.
-func (s *Postgres) Users(ctx context.Context, fn func(mutlog.User) error) error {
-	return s.eachStep(ctx, func(logs []userHead) error {
-		for _, log := range logs {
-			if log.head == mutlog.Beginning {
-				continue // it has nothing but bounds
-			}
-			if err := fn(mutlog.User(log.user)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// userHead is a user with a row in logs, and its head.
-type userHead struct {
-	user []byte
-	head mutlog.Timestamp
-}
-
-// eachStep calls fn with all rows of logs in order, some at a time.
-func (s *Postgres) eachStep(ctx context.Context, fn func([]userHead) error) error {
-	const step = 1000
-	scan := func(row pgx.CollectableRow) (u userHead, err error) {
-		err = row.Scan(&u.user, (*int64)(&u.head))
-		return u, err
-	}
-	after := []byte{}
-	for first := true; ; first = false {
-		logs, err := collect(ctx, s, scan, `SELECT user_id, head FROM tidemark.logs WHERE user_id >= $1 AND (user_id > $1 OR $2) ORDER BY user_id LIMIT $3`, after, first, step)
-		if err != nil {
-			return err
-		}
-		if len(logs) > 0 {
-			if err := fn(logs); err != nil {
-				return err
-			}
-		}
-		if len(logs) < step {
-			return nil
-		}
-		after = logs[len(logs)-1].user
-	}
-}
-
 // Failed implements Store. It is never closed: whatever happens to the database
 // or the way to it, a later call may find it well again, and every call finds
 // out for itself what is stored.
@@ -241,62 +194,4 @@ func (s *Postgres) Close() error {
 	s.background.Wait()
 	s.pool.Close() // waits for the connections in use
 	return nil
-}
-
-var errClosed = fmt.Errorf("%w: it is closed", mutlog.ErrUnavailable)
-
-// acquire returns a connection, waiting for one if all are in use.
-func (s *Postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if s.closed.Load() {
-		return nil, errClosed
-	}
-	waiting, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	conn, err := s.pool.Acquire(waiting)
-	switch {
-	case err == nil:
-		return conn, nil
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case errors.Is(waiting.Err(), context.DeadlineExceeded):
-		return nil, fmt.Errorf("%w: no connection to the database in %v", mutlog.ErrUnavailable, s.timeout)
-	}
-	return nil, fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
-}
-
-// collect runs one statement that only reads and returns its rows.
-func collect[T any](ctx context.Context, s *Postgres, scan pgx.RowToFunc[T], sql string, args ...any) (all []T, err error) {
-	b := &pgx.Batch{}
-	b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
-		all, err = pgx.CollectRows(rows, scan)
-		return err
-	})
-	return all, s.send(ctx, nil, b)
-}
-
-// exec runs one statement that writes, durably, and returns how many rows it
-// changed.
-func (s *Postgres) exec(ctx context.Context, sql string, args ...any) (n int64, err error) {
-	conn, err := s.acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Release()
-	wait := backoff{}
-	for {
-		b := &pgx.Batch{}
-		b.Queue(sql, args...).Exec(func(tag pgconn.CommandTag) error {
-			n = tag.RowsAffected()
-			return nil
-		})
-		if err = s.exchange(ctx, conn, b); !isSerialization(err) {
-			return n, s.commitFailure(err)
-		}
-		if err := wait.next(ctx); err != nil {
-			return 0, err
-		}
-	}
 }

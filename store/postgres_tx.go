@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"tidemark/mutlog"
 )
@@ -15,7 +14,7 @@ type postgresTx struct {
 	s    *Postgres
 	ctx  context.Context
 	user []byte
-	conn *pgxpool.Conn // once it is needed
+	conn *lease // once it is needed
 
 	pinned bool // the following are known
 	exists bool // there is a row
