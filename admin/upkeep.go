@@ -26,7 +26,7 @@ func (h *Handler) makeBackup(r *http.Request, tell Progress) (any, error) {
 	}
 	switch {
 	case h.Backup == nil:
-		return nil, &Error{Status: http.StatusBadRequest, Message: "the store is a database, which has backups of its own"}
+		return nil, &Error{Status: http.StatusBadRequest, Message: "the store is a database, which has backups of its own, such as pg_dump"}
 	case !filepath.IsAbs(wanted.File) || wanted.BytesPerSecond < 0:
 		return nil, &Error{Status: http.StatusBadRequest, Message: "file must be an absolute path, and bytesPerSecond at least 0"}
 	}

@@ -130,7 +130,7 @@ func (f *backupFlags) schedule(s mutlog.Store, logger *slog.Logger) (*backup.Sch
 	}
 	bolt, ok := s.(*store.Bolt)
 	if !ok {
-		return nil, usageError("--backup-dir is for a store in a file; a database has backups of its own")
+		return nil, usageError("--backup-dir is for a store in a file; a database has backups of its own, such as pg_dump")
 	}
 	if info, err := os.Stat(f.BackupDir); err != nil || !info.IsDir() {
 		return nil, usageError("--backup-dir %s is no directory", f.BackupDir)
@@ -141,6 +141,9 @@ func (f *backupFlags) schedule(s mutlog.Store, logger *slog.Logger) (*backup.Sch
 
 // Run puts a compact store in the place of one.
 func (c *compactCommand) Run(io streams) error {
+	if store.IsDatabase(c.Store) {
+		return usageError("compact is for a store in a file; a database uses free space again by itself, and VACUUM FULL gives it back")
+	}
 	ctx, stop := untilInterrupted()
 	defer stop()
 	steps := newSteps(io.err, inBytes)

@@ -11,6 +11,9 @@ import (
 
 // Run puts the store in a backup in the place of another.
 func (c *restoreCommand) Run(io streams) error {
+	if store.IsDatabase(c.Store) {
+		return usageError("restore is for a store in a file; restore a database with what made its backup, and then run tidemark fence")
+	}
 	ctx, stop := untilInterrupted()
 	defer stop()
 	steps := newSteps(io.err, inBytes)

@@ -14,6 +14,7 @@ import (
 
 	"tidemark/admin"
 	"tidemark/mutlog"
+	"tidemark/store"
 )
 
 // Run prints what is known of a user.
@@ -172,8 +173,11 @@ func (c *userEraseCommand) Run(out streams) error {
 			return err
 		}
 		steps.end()
-		fmt.Fprintf(out.out, "erased %d mutations and %d tokens of %s; compact removes what free pages may still hold of them\n",
-			erased.Mutations, erased.Tokens, c.User)
+		rest := "compact removes what free pages"
+		if store.IsDatabase(c.Store) {
+			rest = "VACUUM FULL removes what free space"
+		}
+		fmt.Fprintf(out.out, "erased %d mutations and %d tokens of %s; %s may still hold of them\n", erased.Mutations, erased.Tokens, c.User, rest)
 		return nil
 	})
 }
