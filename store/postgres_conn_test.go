@@ -89,3 +89,44 @@ func TestF34NoConnection(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A client that goes away while its push is being committed takes nothing with
+// it: the push is applied, and the connection stays.
+func TestClientGoneAtCommit(t *testing.T) {
+	url := postgrestest.URL(t)
+	s := opened(t, url+"&pool_max_conns=1")
+	s.timeout = time.Minute
+	head := push(t, s, "alice", note(mutlog.Create, "a", `{}`))
+	execute(t, url, `CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END'`)
+	execute(t, url, `CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON tidemark.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()`)
+	conn := must[*pgx.Conn](t)(pgx.Connect(t.Context(), url))
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_lock(7)`); err != nil {
+		t.Fatal(err)
+	}
+	connected := s.pool.Stat().NewConnsCount()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := mutlog.New(s, mutlog.DefaultLimits).Push(ctx, "alice", mutlog.Push{Base: head, Mutations: []mutlog.Mutation{note(mutlog.Create, "b", `{}`)}})
+		ended <- err
+	}()
+	eventually(t, "the commit is under way", func() bool {
+		return query[int](t, url, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
+	})
+	cancel()
+	time.Sleep(50 * time.Millisecond) // for what might be about to end the connection
+	if _, err := conn.Exec(t.Context(), `SELECT pg_advisory_unlock(7)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the push ends with %v", err)
+	}
+	if c := read(t, s, "alice"); c.Head <= head {
+		t.Errorf("the head is %d, as before", c.Head)
+	}
+	if n := s.pool.Stat().NewConnsCount(); n != connected {
+		t.Errorf("%d connections were made since", n-connected)
+	}
+}
