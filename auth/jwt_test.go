@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -380,6 +381,30 @@ func TestSignOut(t *testing.T) {
 		_, err := other.Verify(t.Context(), bob)
 		return errors.Is(err, ErrInvalidToken)
 	})
+}
+
+// A user who is erased stays signed out, for whoever opens the store later.
+func TestSignOutOutlastsErasure(t *testing.T) {
+	s := openStore(t)
+	issuer := fileIssuer(t, testIssuer)
+	open := func() *Authority {
+		a, err := NewAuthority(t.Context(), s, []Issuer{issuer}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	a := open()
+	text := sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, time.Now().Add(-time.Minute), nil))
+	user := accepted(t, a, "at first", text).User
+	if _, err := a.RevokeUser(t.Context(), user); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Erase(t.Context(), user, mutlog.Timestamp(time.Now().UnixMilli()), func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, a, "after the erasure", text)
+	refused(t, open(), "after the erasure, at another server", text)
 }
 
 // RevokeUser takes the API tokens of a user, and of no other.

@@ -52,7 +52,7 @@ type keysRecord struct {
 	saved int64 // the Fetched that the store has
 }
 
-func keysKey(issuer string) mutlog.RecordKey { return mutlog.RecordKey{Kind: "jwks", Owner: issuer} }
+func keysKey(issuer string) mutlog.RecordKey { return recordKey("jwks", issuer, "") }
 
 // load takes the keys that the store has.
 func (s *keySet) load(ctx context.Context) error {

@@ -2,8 +2,10 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
-	"hash/maphash"
 	"strconv"
 	"sync"
 	"time"
@@ -12,13 +14,13 @@ import (
 )
 
 // signOuts is from when on the JWTs of a user count. A JWT cannot be taken back
-// by itself, but those that were issued before a moment can.
+// by itself, but those that were issued before a moment can. Users stand here by
+// their hashes, since a sign-out outlasts the erasure of its user.
 type signOuts struct {
 	records Records
-	seed    maphash.Seed
 
 	mu sync.Mutex
-	at map[mutlog.User]time.Time
+	at map[userHash]time.Time
 
 	// The users share a few channels, since there is no bound to how many there
 	// are: one that closes makes more answers end than it must, and each of
@@ -27,41 +29,46 @@ type signOuts struct {
 }
 
 func newSignOuts(records Records) *signOuts {
-	s := &signOuts{records: records, seed: maphash.MakeSeed(), at: map[mutlog.User]time.Time{}}
+	s := &signOuts{records: records, at: map[userHash]time.Time{}}
 	for i := range s.done {
 		s.done[i] = make(chan struct{})
 	}
 	return s
 }
 
-func signOutKey(user mutlog.User) mutlog.RecordKey {
-	return mutlog.RecordKey{Kind: "signout", Owner: string(user)}
+// userHash is the SHA-256 of the name of a user.
+type userHash [sha256.Size]byte
+
+func hashOfUser(user mutlog.User) userHash { return sha256.Sum256([]byte(user)) }
+
+func signOutKey(user userHash) mutlog.RecordKey {
+	return recordKey("signout", hex.EncodeToString(user[:]), "")
 }
 
-func (s *signOuts) place(user mutlog.User) *chan struct{} {
-	return &s.done[maphash.String(s.seed, string(user))%uint64(len(s.done))]
-}
+func (s *signOuts) place(user userHash) *chan struct{} { return &s.done[int(user[0])%len(s.done)] }
 
 // of returns from when on JWTs of user count, and what is closed when that
 // may have changed.
 func (s *signOuts) of(user mutlog.User) (time.Time, <-chan struct{}) {
+	hash := hashOfUser(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.at[user], *s.place(user)
+	return s.at[hash], *s.place(hash)
 }
 
 // set makes the JWTs of user that were issued until at not count any more.
 func (s *signOuts) set(ctx context.Context, user mutlog.User, at time.Time) error {
-	err := s.records.UpdateRecord(ctx, signOutKey(user), func([]byte) ([]byte, error) {
+	hash := hashOfUser(user)
+	err := s.records.UpdateRecord(ctx, signOutKey(hash), func([]byte) ([]byte, error) {
 		return strconv.AppendInt(nil, at.UnixMilli(), 10), nil
 	})
 	if err == nil {
-		s.take(user, at)
+		s.take(hash, at)
 	}
 	return err
 }
 
-func (s *signOuts) take(user mutlog.User, at time.Time) {
+func (s *signOuts) take(user userHash, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at.After(s.at[user]) {
@@ -79,10 +86,11 @@ func (s *signOuts) load(ctx context.Context) error {
 			return err
 		}
 		ms, err := strconv.ParseInt(string(r.Value), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%w: the sign-out of %s: %w", mutlog.ErrCorrupt, r.Owner, err)
+		hash, err2 := hex.DecodeString(ownerOf(&r))
+		if err := errors.Join(err, err2); err != nil || len(hash) != sha256.Size {
+			return fmt.Errorf("%w: the sign-out of %s: %v", mutlog.ErrCorrupt, ownerOf(&r), err)
 		}
-		s.take(mutlog.User(r.Owner), time.UnixMilli(ms))
+		s.take(userHash(hash), time.UnixMilli(ms))
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ type ticketRecord struct {
 
 func ticketKey(text string) mutlog.RecordKey {
 	hash := hashOf(text)
-	return mutlog.RecordKey{Kind: "ticket", Owner: hex.EncodeToString(hash[:])}
+	return recordKey("ticket", hex.EncodeToString(hash[:]), "")
 }
 
 // NewTicket returns a ticket that stands for the credential of who.

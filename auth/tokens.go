@@ -127,11 +127,12 @@ func (t *Tokens) List(ctx context.Context) (list []TokenInfo, err error) {
 		if err != nil {
 			return nil, err
 		}
-		record, _, err := decodeToken(r.Owner, r.Value)
+		id := ownerOf(&r)
+		record, _, err := decodeToken(id, r.Value)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, record.info(r.Owner))
+		list = append(list, record.info(id))
 	}
 	slices.SortFunc(list, func(a, b TokenInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return list, nil

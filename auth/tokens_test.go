@@ -422,6 +422,37 @@ func (r *beforeRecord) Record(ctx context.Context, key mutlog.RecordKey) ([]byte
 	return r.Store.Record(ctx, key)
 }
 
+// To erase a user removes no record of this package, whatever the user is called.
+func TestErasureLeavesTokens(t *testing.T) {
+	s := openStore(t)
+	a, err := NewAuthority(t.Context(), s, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, made := create(t, a, TokenInfo{})
+	for r, err := range s.Records(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ValidUser(r.Owner) {
+			t.Errorf("the owner of %q may be a user", r.RecordKey)
+		}
+	}
+	for _, user := range []mutlog.User{"all", mutlog.User(made.ID)} {
+		if err := s.Erase(t.Context(), user, mutlog.Timestamp(time.Now().UnixMilli()), func(int) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later, err := NewAuthority(t.Context(), s, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if closed, err := later.Closed(t.Context()); !closed || err != nil {
+		t.Errorf("the server is open again: %v", err)
+	}
+	accepted(t, later, "a token that is called as an erased user", text)
+}
+
 // What is answered without a token is told when there must be one, in the process
 // that makes the first and in any other.
 func TestClosingIsTold(t *testing.T) {
