@@ -13,6 +13,8 @@ import (
 	"unicode"
 
 	"github.com/goccy/go-yaml"
+
+	"tidemark/mutlog"
 )
 
 // Issuer is an identity provider whose JWTs count.
@@ -110,8 +112,8 @@ func (i *Issuer) check() error {
 		return errors.New("the longest lifetime is negative")
 	}
 	for _, scope := range i.Scopes {
-		if !ValidScope(scope) {
-			return fmt.Errorf("%q is no scope", scope)
+		if !mutlog.ValidScope(scope) {
+			return fmt.Errorf("%q is no scope: "+mutlog.ScopeForm, scope)
 		}
 	}
 	if i.MaxLifetime == 0 {

@@ -136,8 +136,8 @@ func (i *TokenInfo) check(now time.Time) error {
 		return &TokenError{"the token would have expired already"}
 	}
 	for _, scope := range i.Scopes {
-		if !ValidScope(scope) {
-			return &TokenError{fmt.Sprintf("%q is no scope: 1 to 64 letters, digits and any of _ . : / -", scope)}
+		if !mutlog.ValidScope(scope) {
+			return &TokenError{fmt.Sprintf("%q is no scope: "+mutlog.ScopeForm, scope)}
 		}
 	}
 	if !slices.Contains(i.Scopes, ScopeSync) && !slices.Contains(i.Scopes, ScopeRead) {

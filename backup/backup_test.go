@@ -245,6 +245,32 @@ func TestRestoreRefuses(t *testing.T) {
 	files(t, dir, "bad.backup", "good.backup", "tidemark.db")
 }
 
+// A gap of the store that is replaced stays one, although the backup is from
+// before it and the clock was ahead when it was recorded (rule 17).
+func TestRestoreAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, file := filepath.Join(dir, "tidemark.db"), filepath.Join(dir, "early.backup")
+	s := open(t, path)
+	fill(t, s, 3)
+	if _, err := backup.Make(t.Context(), s, file, backup.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	seen := mutlog.Timestamp(now.Add(time.Hour).UnixMilli())
+	if err := errors.Join(s.Fence(t.Context(), seen), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := backup.Restore(t.Context(), file, path, now, nil)
+	if err != nil || restored.Fence != seen {
+		t.Fatalf("%+v, %v; the gap should end with %d", restored, err, seen)
+	}
+	_, err = mutlog.New(open(t, path), mutlog.DefaultLimits).Pull(t.Context(), "user-0", mutlog.Query{Since: seen})
+	if refusal := (*mutlog.OutOfSyncError)(nil); !errors.As(err, &refusal) || refusal.Reason != mutlog.CursorAhead {
+		t.Errorf("a device that has seen %d: %v", seen, err)
+	}
+}
+
 // A schedule makes a backup when one is due, keeps as many as it should of its
 // own store, and touches no other file.
 func TestSchedule(t *testing.T) {

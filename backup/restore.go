@@ -151,22 +151,30 @@ func hold(path string) (*held, error) {
 	return &held{exists: true, lock: lock}, nil
 }
 
-// newest returns the newest timestamp in the store, as far as it can be read: if
-// the clock was ahead, devices may have seen later ones than now.
+// newest returns the newest timestamp in the store, gaps included, as far as it
+// can be read: if the clock was ahead, devices may have seen later ones than now.
 func (h *held) newest(ctx context.Context) (newest mutlog.Timestamp) {
 	newest = mutlog.Beginning
 	if h.store == nil {
 		return newest
 	}
-	_ = h.store.Users(ctx, func(user mutlog.User) error {
+	look := func(user mutlog.User) error {
 		return h.store.View(ctx, user, func(tx mutlog.Reader) error {
 			head, err := tx.Head()
-			newest = max(newest, head)
+			if err != nil {
+				return err
+			}
+			bounds, err := tx.Bounds()
+			newest = max(newest, head, bounds.End())
 			return err
 		})
-	}) // what a damaged store does not tell, nobody knows
+	}
+	_ = errors.Join(look(nobody), h.store.Users(ctx, look)) // what a damaged store does not tell, nobody knows
 	return newest
 }
+
+// nobody is no user, and has the gaps of every log that there is not.
+const nobody mutlog.User = ""
 
 func (h *held) release() {
 	switch {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -220,6 +221,13 @@ func TestBounds(t *testing.T) {
 	if _, err := in.Run(t.Context(), bytes.NewReader(text)); err != nil {
 		t.Fatal(err)
 	}
+	in = export.Import{Store: from, User: "bob"}
+	if _, err := in.Run(t.Context(), bytes.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	if _, bounds, err := export.State(t.Context(), from, "bob"); err != nil || len(bounds.Gaps) != 1 {
+		t.Errorf("a copy beside the log has the bounds %+v, %v", bounds, err)
+	}
 	mutlogtest.CheckSound(t, to)
 	log := mutlog.New(to, mutlog.DefaultLimits)
 	for _, c := range []struct {
@@ -247,6 +255,51 @@ func TestWriteEnds(t *testing.T) {
 	if err := export.Write(t.Context(), s, "alice", failing{}); err != io.ErrShortWrite {
 		t.Errorf("got %v", err)
 	}
+}
+
+// An export of a log that is pruned or erased meanwhile fails: what it says of
+// what is lacking would not be true of what it holds.
+func TestChangedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for what, change := range map[string]func(mutlog.Store) error{
+		"pruned": func(s mutlog.Store) error {
+			r := mutlog.Retention{History: 1, Tombstones: 1, Receipts: 1}
+			done, err := r.Prune(t.Context(), s, "alice", time.Now().Add(time.Hour), func(int) error { return nil })
+			if err == nil && done.Dropped == 0 {
+				t.Error("nothing was dropped")
+			}
+			return err
+		},
+		"erased": func(s mutlog.Store) error { return s.Erase(t.Context(), "alice", 0, func(int) {}) },
+	} {
+		s := open(t)
+		fill(t, s, 400)
+		w := &changing{change: func() {
+			if err := change(s); err != nil {
+				t.Error(err)
+			}
+		}}
+		if err := export.Write(t.Context(), s, "alice", w); !errors.Is(err, export.ErrChanged) {
+			t.Errorf("%s: got %v", what, err)
+		}
+		if _, err := (&export.Import{Store: open(t)}).Run(t.Context(), &w.Buffer); !errors.Is(err, export.ErrFormat) {
+			t.Errorf("%s: an import of it: %v", what, err)
+		}
+	}
+}
+
+// changing calls change before the first bytes are written.
+type changing struct {
+	bytes.Buffer
+	change func()
+}
+
+func (w *changing) Write(p []byte) (int, error) {
+	if w.change != nil {
+		w.change()
+		w.change = nil
+	}
+	return w.Buffer.Write(p)
 }
 
 type failing struct{}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"tidemark/mutlog"
@@ -121,11 +122,11 @@ func (i *Import) begin(ctx context.Context, user mutlog.User, h *Header) error {
 
 // join returns the bounds of an imported log: those it had, and what is later
 // than its head of the gaps that were here, where it was erased or the store
-// restored since.
+// restored since. Those of the same store are the same.
 func join(h *Header, here mutlog.Bounds) mutlog.Bounds {
 	bounds := h.Bounds.bounds()
 	for _, gap := range here.Gaps {
-		if gap.After = max(gap.After, h.Head); gap.After < gap.Until {
+		if gap.After = max(gap.After, h.Head); gap.After < gap.Until && !slices.Contains(bounds.Gaps, gap) {
 			bounds.Gaps = append(bounds.Gaps, gap)
 		}
 	}

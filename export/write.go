@@ -6,25 +6,24 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
+	"reflect"
 	"time"
 
 	"tidemark/mutlog"
 	"tidemark/transfer"
 )
 
-// Write writes the log of user, as it is at the head of now, to w.
+// ErrChanged: what a log lacks has changed while it was written.
+var ErrChanged = errors.New("the log was pruned, erased or fenced meanwhile; export it again")
+
+// Write writes the log of user, as it is at the head of now, to w. If it fails,
+// also with ErrChanged, what it has written is no complete export.
 func Write(ctx context.Context, store mutlog.Store, user mutlog.User, w io.Writer) error {
 	header := &Header{Kind: kind, Version: version, User: user, Made: time.Now().UTC().Truncate(time.Second)}
-	err := store.View(ctx, user, func(tx mutlog.Reader) (err error) {
-		if header.Head, err = tx.Head(); err != nil {
-			return err
-		}
-		bounds, err := tx.Bounds()
-		header.Bounds = boundsOf(bounds)
-		return err
-	})
-	if err != nil {
+	var err error
+	if header.Head, header.Bounds, err = State(ctx, store, user); err != nil {
 		return err
 	}
 	out := &writer{hash: sha256.New(), buffered: bufio.NewWriterSize(w, 64<<10)}
@@ -47,6 +46,11 @@ func Write(ctx context.Context, store mutlog.Store, user mutlog.User, w io.Write
 		if err := out.line(out.text); err != nil {
 			return err
 		}
+	}
+	if _, now, err := State(ctx, store, user); err != nil {
+		return err
+	} else if !reflect.DeepEqual(now, header.Bounds) {
+		return ErrChanged // the header does not say what the batches lack
 	}
 	trailer.SHA256 = hex.EncodeToString(out.hash.Sum(nil))
 	if err := out.json(trailer); err != nil {

@@ -11,7 +11,7 @@ type Bounds struct {
 	// a device whose cursor is earlier may hold what that tombstone deleted.
 	Horizon Timestamp
 
-	// Gaps are stretches of what the log has lost, the earliest first.
+	// Gaps are stretches of what the log has lost, in the order of being recorded.
 	Gaps []Gap
 }
 
@@ -23,13 +23,14 @@ type Gap struct{ After, Until Timestamp }
 // NoBounds are those of a log that holds all that was ever pushed to it.
 var NoBounds = Bounds{Pruned: Beginning, Horizon: Beginning}
 
-// end returns the end of the newest gap, or Beginning: every new timestamp is
-// later (rule 17).
-func (b *Bounds) end() Timestamp {
-	if len(b.Gaps) == 0 {
-		return Beginning
+// End returns the end of all gaps, or Beginning: every new timestamp is later
+// (rule 17). That is not always the newest gap's, if a clock was wrong.
+func (b *Bounds) End() Timestamp {
+	end := Beginning
+	for _, gap := range b.Gaps {
+		end = max(end, gap.Until)
 	}
-	return b.Gaps[len(b.Gaps)-1].Until
+	return end
 }
 
 // refuses returns the reason why the log cannot vouch for a cursor that is not

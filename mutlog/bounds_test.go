@@ -173,3 +173,18 @@ func TestExpiredRepeat(t *testing.T) {
 		t.Errorf("got %+v", answer)
 	}
 }
+
+// Rule 17: new timestamps are later than all gaps, although a clock that was ahead
+// made an earlier one end later.
+func TestGapsOfWrongClock(t *testing.T) {
+	f := newFixture(t)
+	before := f.next(create("a", `{}`))
+	for _, at := range []Timestamp{start + 5000, start + 1000} {
+		if err := f.store.Fence(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.refusePull(CursorAhead, start+4000)
+	f.same(start+5001, f.next(update("a", `{"n":1}`)))
+	f.same(1, len(f.pull(Query{Since: before})))
+}

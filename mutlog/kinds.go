@@ -31,6 +31,20 @@ type Kind struct {
 	Schema Schema
 }
 
+// ScopeForm is what ValidScope asks for, in words.
+const ScopeForm = `a word of at most 255 printable ASCII characters without " \ and ,`
+
+// ValidScope tells whether s can be the name of a scope: as RFC 6749 has it, but
+// without commas, which stand between scopes where people list them.
+func ValidScope(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || c == '"' || c == '\\' || c == ',' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 255
+}
+
 // Schema judges the data of a resource after a mutation. It may be used by
 // several goroutines at once, and what it finds depends on data alone.
 type Schema interface {

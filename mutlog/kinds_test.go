@@ -32,6 +32,17 @@ const unwanted = "data/bad: Invalid data/bad at mutation[%]: is not wanted (rule
 
 func unwantedAt(index string) string { return strings.Replace(unwanted, "%", index, 1) }
 
+// TestValidScope: a scope is a word that headers, claims and lists can hold
+// (rule 23).
+func TestValidScope(t *testing.T) {
+	for scope, want := range map[string]bool{"sync": true, "https://id.example.com/notes.read+write?x=1": true, strings.Repeat("a", 255): true, "'": true,
+		"": false, strings.Repeat("a", 256): false, "a b": false, "a,b": false, `a"`: false, `a\b`: false, "é": false, "a\n": false, "a\x7f": false} {
+		if got := ValidScope(scope); got != want {
+			t.Errorf("%q: %v", scope, got)
+		}
+	}
+}
+
 // TestKinds: only the kinds of a configuration may be pushed (rule 20).
 func TestKinds(t *testing.T) {
 	for body, want := range map[string]string{

@@ -177,7 +177,7 @@ func firstOf(created [][]Violation, err error) error {
 // apply makes the batch that p becomes on top of head (rules 3, 6, 7 and 17).
 // created is what schemas found in its CREATEs, ledger what is live before it.
 func (l *Log) apply(tx Reader, head Timestamp, bounds *Bounds, p *Push, created [][]Violation, ledger *ledger) (*Batch, error) {
-	first, err := next(l.Now(), max(head, bounds.end()), len(p.Mutations))
+	first, err := next(l.Now(), max(head, bounds.End()), len(p.Mutations))
 	if err != nil {
 		return nil, err
 	}

@@ -36,26 +36,26 @@ const (
 
 // Prune prunes the log of user as of now, in small steps beside pushes and
 // pulls, unless little of it would be dropped. Interrupted, it leaves a sound
-// log. pause is called between steps with how many mutations the last one read;
-// its error ends the pruning.
+// log. Meanwhile it needs 13 bytes of memory for each mutation that is old enough.
+// pause is called between steps with how many mutations the last one read; its
+// error ends the pruning.
 func (r Retention) Prune(ctx context.Context, store Store, user User, now time.Time, pause func(read int) error) (done Pruning, err error) {
 	p := r.pruner(now)
 	if p.cut <= 0 {
 		return done, nil
 	}
-	var all, left int
 	err = steps(pause, func(after Timestamp) (s *stretchOf, err error) {
 		err = store.View(ctx, user, func(tx Reader) error {
 			s, err = p.read(tx, after)
 			return err
 		})
-		if s != nil {
-			done.Read += s.mutations
-			all, left = all+s.all, left+s.left
+		if s != nil && err == nil {
+			done.Read += len(s.entries)
+			p.aged.add(s)
 		}
 		return s, err
 	})
-	if err != nil || all == left || (all-left)*garbageShare < all {
+	if err != nil || p.aged.garbage == 0 || p.aged.garbage*garbageShare < p.aged.bytes {
 		return done, err
 	}
 	err = steps(pause, func(after Timestamp) (s *stretchOf, err error) {
@@ -64,8 +64,8 @@ func (r Retention) Prune(ctx context.Context, store Store, user User, now time.T
 			return err
 		})
 		if s != nil && err == nil {
-			done.Read += s.mutations
-			done.Dropped += s.mutations - len(s.keep)
+			done.Read += len(s.entries)
+			done.Dropped += len(s.entries) - len(s.keep)
 		}
 		return s, err
 	})
@@ -80,7 +80,7 @@ func steps(pause func(read int) error, step func(after Timestamp) (*stretchOf, e
 			return err
 		}
 		after = s.until
-		if err := pause(s.mutations); err != nil {
+		if err := pause(len(s.entries)); err != nil {
 			return err
 		}
 	}
@@ -92,27 +92,28 @@ func steps(pause func(read int) error, step func(after Timestamp) (*stretchOf, e
 type pruner struct {
 	cut        Timestamp // mutations up to this that are superseded up to this go
 	tombstones Timestamp // tombstones up to this go
+	aged       aged      // the mutations of the batches up to cut
 }
 
-func (r Retention) pruner(now time.Time) pruner {
+func (r Retention) pruner(now time.Time) *pruner {
 	if r.History <= 0 || r.Receipts <= 0 {
-		return pruner{Beginning, Beginning}
+		return &pruner{cut: Beginning, tombstones: Beginning}
 	}
 	cut := Timestamp(now.Add(-max(r.History, r.Receipts)).UnixMilli())
 	tombstones := Beginning
 	if r.Tombstones > 0 {
 		tombstones = min(cut, Timestamp(now.Add(-r.Tombstones).UnixMilli()))
 	}
-	return pruner{cut, tombstones}
+	return &pruner{cut: cut, tombstones: tombstones}
 }
 
 // stretchOf is a stretch of a log, of whole batches, and what is to be left of it.
 type stretchOf struct {
 	after, until Timestamp
-	mutations    int
+	entries      []Entry
+	expired      map[Timestamp]bool // tombstones that go
 	keep         []Timestamp
 	horizon      Timestamp // the newest tombstone that goes, or Beginning
-	all, left    int       // about how many bytes it has, and keeps
 }
 
 // read reads the next stretch behind after; nil if there is none.
@@ -127,51 +128,22 @@ func (p *pruner) read(tx Reader, after Timestamp) (*stretchOf, error) {
 			break
 		}
 		s.until = b.Head()
-		s.mutations += len(b.Entries)
-		for i := range b.Entries {
-			s.all += b.Entries[i].size()
-		}
+		s.entries = append(s.entries, b.Entries...)
 	}
-	if s.mutations == 0 {
+	if len(s.entries) == 0 {
 		return nil, nil
 	}
-	return s, p.survivors(tx, s)
-}
-
-// survivors finds what is left of s: what no mutation up to cut supersedes, but
-// for tombstones that are old enough.
-func (p *pruner) survivors(tx Reader, s *stretchOf) error {
-	head, err := tx.Head()
-	if err != nil {
-		return err
-	}
-	for upTo := s.after; upTo < s.until; {
-		var entries []Entry
-		if entries, upTo, err = tx.Changes(upTo, min(p.cut, head), pruneStep); err != nil {
-			return err
-		}
-		gone, err := p.expired(tx, entries, head)
-		if err != nil {
-			return err
-		}
-		for i := range entries {
-			e := &entries[i]
-			switch {
-			case e.Timestamp > s.until:
-			case gone[e.Timestamp]:
-				s.horizon = max(s.horizon, e.Timestamp)
-			default:
-				s.keep = append(s.keep, e.Timestamp)
-				s.left += e.size()
-			}
-		}
-	}
-	return nil
+	s.expired, err = p.expired(tx, s.entries)
+	return s, err
 }
 
 // expired returns which of entries are tombstones that go: that are old enough,
 // the newest of their resource, and not of the log.
-func (p *pruner) expired(tx Reader, entries []Entry, head Timestamp) (map[Timestamp]bool, error) {
+func (p *pruner) expired(tx Reader, entries []Entry) (map[Timestamp]bool, error) {
+	head, err := tx.Head()
+	if err != nil {
+		return nil, err
+	}
 	var refs []Ref
 	var at []Timestamp
 	for i := range entries {
@@ -201,8 +173,20 @@ func (e *Entry) size() int {
 // prune prunes the next stretch behind after; nil if there is none.
 func (p *pruner) prune(tx Tx, after Timestamp) (*stretchOf, error) {
 	s, err := p.read(tx, after)
-	if err != nil || s == nil || len(s.keep) == s.mutations {
+	if err != nil || s == nil {
 		return s, err
+	}
+	for i := range s.entries {
+		switch t := s.entries[i].Timestamp; {
+		case p.aged.isSuperseded(t):
+		case s.expired[t]:
+			s.horizon = max(s.horizon, t)
+		default:
+			s.keep = append(s.keep, t)
+		}
+	}
+	if len(s.keep) == len(s.entries) {
+		return s, nil
 	}
 	bounds, err := tx.Bounds()
 	if err != nil {

@@ -14,9 +14,8 @@ import (
 
 // Bounds of what a resource file may say.
 const (
-	maxKeyFields  = 8
-	maxScopeBytes = 255
-	maxLimit      = 1 << 30 // bytes of data
+	maxKeyFields = 8
+	maxLimit     = 1 << 30 // bytes of data
 )
 
 // Read reads the resource file at path and the schema files that it names. What
@@ -125,16 +124,12 @@ func (r *reader) kind(pointer, name string, value any) *mutlog.Kind {
 	return kind
 }
 
-// scope reads a scope: a word as RFC 6749 has it.
+// scope reads a scope.
 func (r *reader) scope(pointer string, value any) string {
 	scope, _ := value.(string)
-	valid := scope != "" && len(scope) <= maxScopeBytes
-	for _, c := range []byte(scope) {
-		valid = valid && c > ' ' && c < 0x7f && c != '"' && c != '\\'
-	}
 	switch {
-	case !valid:
-		r.refuse(pointer, `scope must be a word of at most %d printable ASCII characters without " and \`, maxScopeBytes)
+	case !mutlog.ValidScope(scope):
+		r.refuse(pointer, "scope must be %s", mutlog.ScopeForm)
 	case scope == "sync", scope == "sync:read":
 		r.refuse(pointer, "scope must not be %q, which every call asks for anyway", scope)
 	}

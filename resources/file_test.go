@@ -122,7 +122,7 @@ resources:
 			`r.yaml:3:3: "note" is no name of a resource: capital letters, digits and _, beginning with a letter, at most 64`,
 			"r.yaml:4:3: here must be a mapping with some of: scope, key, maxDataBytes, maxResources, schema",
 			`r.yaml:5:7: unknown member "scopes"; there are: scope, key, maxDataBytes, maxResources, schema`,
-			`r.yaml:5:18: scope must be a word of at most 255 printable ASCII characters without " and \`,
+			`r.yaml:5:18: scope must be a word of at most 255 printable ASCII characters without " \ and ,`,
 			`r.yaml:6:7: scope must not be "sync", which every call asks for anyway`,
 			"r.yaml:6:20: key must be a list of 1 to 8 names of members of the data",
 			`r.yaml:7:16: key has "a" twice`,

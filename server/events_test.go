@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -89,6 +90,9 @@ func (f *follower) next() (head mutlog.Timestamp, ok bool) {
 	event := regexp.MustCompile(`^event: head\nid: (-?[0-9]+)\ndata: \{"lastMutationAt": (-?[0-9]+)\}\n$`)
 	for {
 		block, err := f.block()
+		if errors.Is(err, context.DeadlineExceeded) {
+			f.t.Fatal("the stream neither ends nor says anything")
+		}
 		if err != nil {
 			return 0, false
 		}
@@ -324,12 +328,18 @@ func TestStreamEndsWithToken(t *testing.T) {
 // TestClosingEndsWhatIsOpen: the first token ends the streams and the waits that
 // were begun without one.
 func TestClosingEndsWhatIsOpen(t *testing.T) {
-	g := newGuarded(t, false)
+	g := newGuardedWith(t, nil, func(o *server.Options) { o.MaxStreamsPerUser = 2 })
 	f := g.follow()
 	f.mustNext(mutlog.Beginning)
 	waited := make(chan answer)
-	go func() { waited <- g.get("mutationsSince=-1&wait=15") }()
-	time.Sleep(100 * time.Millisecond) // for the wait to begin; if it has not, it is refused all the same
+	go func() {
+		a := g.get("mutationsSince=-1&wait=15")
+		for a.StatusCode == 429 { // the test looks whether there is room left
+			a = g.get("mutationsSince=-1&wait=15")
+		}
+		waited <- a
+	}()
+	within(t, "the wait to begin", g.isOneTooMany)
 	g.token("anna", auth.ScopeSync)
 	f.mustEnd()
 	if a := <-waited; a.StatusCode != 401 {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"tidemark/mutlog"
+	"tidemark/mutlog/mutlogtest"
 )
 
 // BenchmarkPush measures durable pushes without HTTP: 64 devices, each with a
@@ -125,4 +126,43 @@ func updateAll(b *testing.B, log *mutlog.Log, n int) {
 		})
 	}
 	pushing.Wait()
+}
+
+// BenchmarkPrune measures the pruning of 5,000 updates of 20 resources, behind
+// which others are that are to be kept: how many must not matter.
+func BenchmarkPrune(b *testing.B) {
+	for _, kept := range []int{1000, 80_000} {
+		b.Run(fmt.Sprintf("kept=%d", kept), func(b *testing.B) {
+			s, err := OpenBolt(filepath.Join(b.TempDir(), "bench.db"), BoltOptions{NoSync: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			clock := &mutlogtest.Clock{}
+			log := mutlog.New(s, mutlog.DefaultLimits)
+			log.Now = clock.Now
+			for round := 0; b.Loop(); round++ {
+				b.StopTimer()
+				user, head := mutlog.User(fmt.Sprint("user-", round)), mutlog.Beginning
+				for n := 0; n < 5000+kept; n += 50 {
+					p := mutlog.Push{Base: head, Mutations: make([]mutlog.Mutation, 50)}
+					for i := range p.Mutations {
+						p.Mutations[i] = note(mutlog.Update, fmt.Sprint("nr-", i%20), fmt.Sprintf(`{"n":%d}`, n))
+					}
+					clock.Set(1000 * int64(n+1))
+					a, err := log.Push(b.Context(), user, p)
+					if err != nil {
+						b.Fatal(err)
+					}
+					head = a.Head
+				}
+				b.StartTimer()
+				r := mutlog.Retention{History: time.Duration(kept) * time.Second, Receipts: time.Second}
+				done, err := r.Prune(b.Context(), s, user, clock.Now(), noPause)
+				if err != nil || done.Dropped == 0 {
+					b.Fatalf("%+v, %v", done, err)
+				}
+			}
+		})
+	}
 }

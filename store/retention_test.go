@@ -321,3 +321,31 @@ func TestSizeStaysBounded(t *testing.T) {
 		t.Errorf("the store grew to %d bytes, from %d", largest, live)
 	}
 }
+
+// Rule 19: what was superseded a short while ago stays, and of each resource what
+// was the newest when that began.
+func TestRetentionKeepsHistory(t *testing.T) {
+	for _, b := range backends {
+		t.Run(b.name, func(t *testing.T) {
+			s, clock := b.opener(t).open(), &mutlogtest.Clock{}
+			log := mutlog.New(s, mutlog.DefaultLimits)
+			log.Now = clock.Now
+			head := mutlog.Beginning
+			for i, now := range []int64{1000, 2000, 3000, 4000, 8000, 9000} {
+				clock.Set(now)
+				head = must[*mutlog.Pushed](t)(log.Push(t.Context(), "alice", mutlog.Push{Base: head,
+					Mutations: []mutlog.Mutation{note(mutlog.Update, "a", fmt.Sprintf(`{"i":%d}`, i))}})).Head
+			}
+			retention := mutlog.Retention{History: 4 * time.Second, Receipts: time.Second}
+			if _, err := retention.Prune(t.Context(), s, "alice", time.UnixMilli(9000), noPause); err != nil {
+				t.Fatal(err)
+			}
+			left, _ := mutlogtest.Pull(t, log, "alice", mutlog.Query{Since: mutlog.Beginning, History: true})
+			var at []mutlog.Timestamp
+			for _, m := range left {
+				at = append(at, m.Timestamp)
+			}
+			same(t, "what is left", []mutlog.Timestamp{4000, 8000, 9000}, at)
+		})
+	}
+}

@@ -7,12 +7,15 @@ import (
 	"time"
 )
 
-// serveProfiles serves Go's profiles at /debug/pprof/ on a listener of their
-// own, away from what devices reach, until stop is called.
-func serveProfiles(addr string) (stop func() error, err error) {
-	l, err := net.Listen("tcp", addr)
+// profiles serves Go's profiles at /debug/pprof/ on a listener of their own,
+// away from what devices reach, if --pprof asks for it.
+func (c *serveCommand) profiles(work *background) error {
+	if c.Pprof == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", c.Pprof)
 	if err != nil {
-		return nil, &exitError{exitAddress, err}
+		return &exitError{exitAddress, err}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -21,5 +24,6 @@ func serveProfiles(addr string) (stop func() error, err error) {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	h := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go h.Serve(l)
-	return h.Close, nil
+	work.until(func() { h.Close() })
+	return nil
 }

@@ -10,11 +10,13 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
 	"tidemark"
 	"tidemark/admin"
+	"tidemark/auth"
 	"tidemark/devices"
 	"tidemark/export"
 	"tidemark/mutlog"
@@ -46,66 +48,94 @@ func (c *serveCommand) Run(io streams) error {
 		return err
 	}
 	figures := telemetry.New(versionText())
-	s, err := store.Open(c.Store, store.BoltOptions{AnyFileSystem: c.AnyFileSystem, FoldBatches: c.FoldBatches, Committed: figures.Committed})
+	s, err := c.open(ctx, figures)
 	if err != nil {
-		return storeError(err)
+		return err
 	}
 	defer s.Close()
-	if err := whole(ctx, s, c.Store); err != nil {
-		return err
-	}
-	authority, stopAuthority, err := c.authority(ctx, s, logger)
+	var work background
+	defer work.stop()
+	authority, err := c.authority(ctx, s, &work, logger)
 	if err != nil {
 		return err
 	}
-	defer stopAuthority()
 	l, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return &exitError{exitAddress, err}
 	}
-	options := c.limitFlags.options(server.Options{OpenAPI: tidemark.OpenAPI, Logger: logger}, logger)
-	c.edgeFlags.fill(&options)
-	if options.TLS, err = c.tlsFlags.config(ctx, logger); err != nil {
-		return err
-	}
-	options.Log = mutlog.New(s, options.Limits)
-	options.Devices = devices.NewTracker(s, logger)
-	holds := &export.Holds{Store: s, Logger: logger}
-	if err := holds.Refresh(ctx); err != nil {
-		return err
-	}
-	options.Held = holds.Held
-	options.Resources = kinds
-	options.Authenticate = server.Authenticator(authority)
-	options.Ready = hasRoom(s)
-	stopTraces, err := observe(ctx, &options, figures, logger)
+	defer l.Close()
+	api, err := c.assemble(ctx, s, parts{authority, kinds, figures, logger}, &work)
 	if err != nil {
 		return err
 	}
-	defer stopTraces()
-	options.Tickets = authority
-	var stopWebhook func()
-	if options.Pushed, stopWebhook, err = c.webhook(logger); err != nil {
-		return err
-	}
-	defer stopWebhook()
-	api := server.New(options)
-	figures.WatchServer(api)
-	figures.WatchStore(s)
-	if c.Pprof != "" {
-		stopProfiles, err := serveProfiles(c.Pprof)
-		if err != nil {
-			return err
-		}
-		defer stopProfiles()
-	}
-	stopUpkeep, err := c.upkeep(ctx, admin.Options{Store: s, Authority: authority, Devices: options.Devices, Holds: holds, Figures: figures.Handler(), Logger: logger}, figures, options.TLS)
-	if err != nil {
-		return err
-	}
-	defer stopUpkeep()
 	c.greet(ctx, io, l.Addr(), authority)
-	return c.serve(ctx, api, l, s, func() { stopAuthority(); stopUpkeep() }, logger)
+	return c.serve(ctx, api, l, s, work.stop, logger)
+}
+
+// background is work beside the requests, by what ends it.
+type background []func()
+
+func (b *background) until(stop func()) { *b = append(*b, stop) }
+
+// stop ends the work, what began last first. To call it again does nothing.
+func (b *background) stop() {
+	for _, stop := range slices.Backward(*b) {
+		stop()
+	}
+	*b = nil
+}
+
+// open opens the store, unless it is one that is still being filled.
+func (c *serveCommand) open(ctx context.Context, figures *telemetry.Metrics) (store.Store, error) {
+	s, err := store.Open(c.Store, store.BoltOptions{AnyFileSystem: c.AnyFileSystem, FoldBatches: c.FoldBatches, Committed: figures.Committed})
+	if err != nil {
+		return nil, storeError(err)
+	}
+	if err := whole(ctx, s, c.Store); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// parts are what a server is made of, beside its store.
+type parts struct {
+	authority *auth.Authority
+	kinds     func() mutlog.Kinds
+	figures   *telemetry.Metrics
+	logger    *slog.Logger
+}
+
+// assemble makes the server of the flags, and begins the work beside it.
+func (c *serveCommand) assemble(ctx context.Context, s store.Store, p parts, work *background) (*server.Server, error) {
+	o := c.limitFlags.options(server.Options{OpenAPI: tidemark.OpenAPI, Logger: p.logger}, p.logger)
+	c.edgeFlags.fill(&o)
+	var err error
+	if o.TLS, err = c.tlsFlags.config(ctx, p.logger); err != nil {
+		return nil, err
+	}
+	o.Log = mutlog.New(s, o.Limits)
+	o.Devices = devices.NewTracker(s, p.logger)
+	holds := &export.Holds{Store: s, Logger: p.logger}
+	if err := holds.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	o.Held, o.Resources, o.Ready = holds.Held, p.kinds, hasRoom(s)
+	o.Authenticate, o.Tickets = server.Authenticator(p.authority), p.authority
+	if err := observe(ctx, &o, p.figures, work); err != nil {
+		return nil, err
+	}
+	if o.Pushed, err = c.webhook(p.logger, work); err != nil {
+		return nil, err
+	}
+	if err := c.profiles(work); err != nil {
+		return nil, err
+	}
+	api := server.New(o)
+	p.figures.WatchServer(api)
+	p.figures.WatchStore(s)
+	operators := admin.Options{Store: s, Authority: p.authority, Devices: o.Devices, Holds: holds, Figures: p.figures.Handler(), Logger: p.logger}
+	return api, c.upkeep(ctx, operators, p.figures, o.TLS, work)
 }
 
 // serve answers requests on l until ctx is done or s has failed.

@@ -13,33 +13,34 @@ import (
 	"tidemark/store"
 )
 
-// authority returns who says who is asking, until stop is called. An open server
+// authority returns who says who is asking, and begins its work. An open server
 // may listen on the loopback interface only.
-func (c *serveCommand) authority(ctx context.Context, s store.Store, logger *slog.Logger) (a *auth.Authority, stop func(), err error) {
+func (c *serveCommand) authority(ctx context.Context, s store.Store, work *background, logger *slog.Logger) (*auth.Authority, error) {
 	issuers, err := c.issuers()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	a, err = auth.NewAuthority(ctx, s, issuers, logger)
+	a, err := auth.NewAuthority(ctx, s, issuers, logger)
 	switch {
 	case errors.Is(err, mutlog.ErrUnavailable), errors.Is(err, mutlog.ErrCorrupt):
-		return nil, nil, err
+		return nil, err
 	case err != nil:
-		return nil, nil, usageError("%w", err)
+		return nil, usageError("%w", err)
 	}
 	closed, err := a.Closed(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if host, _, _ := net.SplitHostPort(c.Addr); !closed && !c.InsecureOpen && !isLoopback(host) {
-		return nil, nil, usageError("--addr %s is not a loopback address, and there is no authentication: whoever reaches the server "+
+		return nil, usageError("--addr %s is not a loopback address, and there is no authentication: whoever reaches the server "+
 			"could read and write everything; tidemark token create makes a token, from which on everybody needs one; "+
 			"--insecure-open serves without", c.Addr)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { a.Run(ctx) })
-	return a, func() { cancel(); running.Wait() }, nil
+	work.until(func() { cancel(); running.Wait() })
+	return a, nil
 }
 
 // issuers returns the identity providers of the flags.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"tidemark/server"
 	"tidemark/store"
@@ -11,27 +10,28 @@ import (
 )
 
 // observe makes the figures, and the traces if the environment asks for them,
-// see the requests of a server that has the options. stop sends what is left.
-func observe(ctx context.Context, o *server.Options, figures *telemetry.Metrics, logger *slog.Logger) (stop func(), err error) {
+// see the requests of a server that has the options.
+func observe(ctx context.Context, o *server.Options, figures *telemetry.Metrics, work *background) error {
 	o.Observe = figures.Observe
-	traces, err := telemetry.NewTraces(ctx, versionText(), logger)
+	traces, err := telemetry.NewTraces(ctx, versionText(), o.Logger)
 	if err != nil {
-		return nil, usageError("traces: %w", err)
+		return usageError("traces: %w", err)
 	}
 	if traces == nil {
-		return func() {}, nil
+		return nil
 	}
 	o.Observe = func(x *server.Exchange) {
 		figures.Observe(x)
 		traces.Observe(x)
 	}
-	return func() {
+	work.until(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		if err := traces.Close(ctx); err != nil {
-			logger.Warn("the last traces were not sent", "error", err)
+			o.Logger.Warn("the last traces were not sent", "error", err)
 		}
-	}, nil
+	})
+	return nil
 }
 
 // minRoom is how much a store must be able to grow by: bbolt lets a file grow by

@@ -13,13 +13,12 @@ import (
 )
 
 // upkeep begins what goes on beside requests: the server makes backups, notes
-// what it sees of devices, and answers operators. stop ends it, and must be
-// called once no request is under way and before the store is closed; to call it
-// again does nothing.
-func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *telemetry.Metrics, config *tls.Config) (stop func(), err error) {
+// what it sees of devices, and answers operators. This must end once no request is
+// under way and before the store is closed.
+func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *telemetry.Metrics, config *tls.Config, work *background) error {
 	schedule, err := c.schedule(o.Store, o.Logger)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if bolt, ok := o.Store.(*store.Bolt); ok {
 		o.Backup = func(ctx context.Context, file string, b backup.Options) (*backup.Manifest, error) {
@@ -38,20 +37,16 @@ func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *tel
 		figures.WatchBackups(schedule)
 		running.Go(func() { schedule.Run(ctx) })
 	}
-	stop = func() {
+	work.until(func() {
 		cancel()
 		cancelLasting()
 		running.Wait()
-	}
+	})
 	operators := admin.NewHandler(o)
 	if !store.IsDatabase(c.Store) { // which any process can open
 		c.offerAdmin(ctx, &running, operators, o.Logger)
 	}
-	if err := c.listenForOperators(ctx, &running, operators, config, o.Logger); err != nil {
-		stop()
-		return nil, err
-	}
-	return stop, nil
+	return c.listenForOperators(ctx, &running, operators, config, o.Logger)
 }
 
 // offerAdmin serves the socket beside the store. Without it the store is served

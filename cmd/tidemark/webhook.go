@@ -20,38 +20,39 @@ type webhookFlags struct {
 // webhookDrain is how long what waits to be told may take when the server stops.
 const webhookDrain = 2 * time.Second
 
-// webhook returns who is to be told of pushes, or nil, until stop is called.
-func (f *webhookFlags) webhook(logger *slog.Logger) (pushed func(mutlog.User, mutlog.Timestamp), stop func(), err error) {
+// webhook returns who is to be told of pushes, or nil.
+func (f *webhookFlags) webhook(logger *slog.Logger, work *background) (pushed func(mutlog.User, mutlog.Timestamp), err error) {
 	if f.WebhookURL == "" {
 		if f.WebhookSecretFile != "" {
-			return nil, nil, usageError("--webhook-secret-file has no meaning without --webhook-url")
+			return nil, usageError("--webhook-secret-file has no meaning without --webhook-url")
 		}
-		return nil, func() {}, nil
+		return nil, nil
 	}
 	if f.WebhookSecretFile == "" {
-		return nil, nil, usageError("--webhook-url needs --webhook-secret-file")
+		return nil, usageError("--webhook-url needs --webhook-secret-file")
 	}
 	text, err := os.ReadFile(f.WebhookSecretFile)
 	if err != nil {
-		return nil, nil, usageError("--webhook-secret-file: %w", err)
+		return nil, usageError("--webhook-secret-file: %w", err)
 	}
 	secret, err := webhook.ParseSecret(string(text))
 	if err != nil {
-		return nil, nil, usageError("--webhook-secret-file: %w", err)
+		return nil, usageError("--webhook-secret-file: %w", err)
 	}
 	hook, err := webhook.New(f.WebhookURL, secret, logger)
 	if err != nil {
-		return nil, nil, usageError("--webhook-url: %w", err)
+		return nil, usageError("--webhook-url: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	drained, giveUp := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { hook.Run(ctx, drained) })
-	return hook.Pushed, func() {
+	work.until(func() {
 		late := time.AfterFunc(webhookDrain, giveUp)
 		defer late.Stop()
 		cancel()
 		running.Wait()
 		giveUp()
-	}, nil
+	})
+	return hook.Pushed, nil
 }
