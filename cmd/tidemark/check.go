@@ -83,6 +83,8 @@ func checkApart(ctx context.Context, path, mode string, out io.Writer, progress 
 	case exitFailure, exitUsage, exitDamaged, exitStorePath, exitInUse:
 		_, said, _ := bytes.Cut(bytes.TrimSpace(stderr.Bytes()), []byte("tidemark: "))
 		return code, string(said), nil
+	case exitInterrupted: // from the terminal, as this process is about to be
+		return 0, "", context.Canceled
 	case -1:
 		return 0, "", fmt.Errorf("the check of %s did not end: %w", path, err)
 	}

@@ -30,6 +30,7 @@ const (
 	exitInUse       = 75
 
 	exitConfiguration = 78
+	exitInterrupted   = 130 // as shells have it
 )
 
 const description = `tidemark is an offline-first sync server: devices push batches of mutations and
@@ -45,7 +46,8 @@ Exit codes:
   73  the path of the store cannot be used, or its database not be reached
   74  the store failed while serving; the next start verifies it
   75  the store is in use by another process
-  78  the resource file is wrong or cannot be read`
+  78  the resource file is wrong or cannot be read
+  130 interrupted: nothing has changed, or it goes on when it is run again`
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -95,6 +97,9 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		return exitUsage
 	}
 	if err := command.Run(parser); err != nil {
+		if errors.Is(err, context.Canceled) { // which a signal alone does
+			err = &exitError{exitInterrupted, errors.New("interrupted")}
+		}
 		fmt.Fprintf(stderr, "tidemark: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return exitCode(err)
 	}

@@ -121,19 +121,19 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 
 // Run reads an export into the log of a user.
 func (c *userImportCommand) Run(out streams) error {
-	return c.administer(true, func(ctx context.Context, a *admin.Client) error {
-		in, size := io.Reader(os.Stdin), int64(0)
-		if c.File != "-" {
-			f, err := os.Open(c.File)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if info, err := f.Stat(); err == nil {
-				size = info.Size()
-			}
-			in = f
+	in, size := io.Reader(os.Stdin), int64(0)
+	if c.File != "-" {
+		f, err := os.Open(c.File) // first, because the store may be made
+		if err != nil {
+			return err
 		}
+		defer f.Close()
+		if info, err := f.Stat(); err == nil {
+			size = info.Size()
+		}
+		in = f
+	}
+	return c.administer(true, func(ctx context.Context, a *admin.Client) error {
 		meter := newMeter(out.err, "importing", inBytes)
 		defer meter.end()
 		sum, err := a.Import(ctx, mutlog.User(c.As), &countingReader{in, meter, 0, size})

@@ -94,3 +94,17 @@ func TestUser(t *testing.T) {
 	other.stop(t)
 	check(t, elsewhere, "tidemark.db")
 }
+
+// An import of a file that there is not leaves no store behind.
+func TestImportOfNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if code, out := tool(t, dir, "user", "import", "none"); code != 1 || exists(dir, "tidemark.db") {
+		t.Errorf("exit code %d, and there is a store: %t\n%s", code, exists(dir, "tidemark.db"), out)
+	}
+}
+
+func exists(dir, name string) bool {
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
+}
