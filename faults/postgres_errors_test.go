@@ -35,15 +35,20 @@ func TestF35EachStatement(t *testing.T) {
 	s := start(t, d.proxied(), options{})
 	s.conversation(t, "the first") // opens connections
 	var statements []string
-	d.proxy.Judge(func(sql string) pgproxy.Verdict {
-		if sql != "SYNC" {
-			statements = append(statements, sql)
-		}
-		return pgproxy.Pass
-	})
-	want, _ := s.conversation(t, "nobody fails")
-	d.proxy.Judge(nil)
-	n := len(statements)
+	var want []string
+	n := 1 << 20
+	for i := range 3 { // the server asks for things by itself in between: the least counts
+		statements = nil
+		d.proxy.Judge(func(sql string) pgproxy.Verdict {
+			if sql != "SYNC" {
+				statements = append(statements, sql)
+			}
+			return pgproxy.Pass
+		})
+		want, _ = s.conversation(t, fmt.Sprint("nobody fails ", i))
+		d.proxy.Judge(nil)
+		n = min(n, len(statements))
+	}
 	if n < 20 {
 		t.Fatalf("the conversation takes only %d statements:\n%s", n, strings.Join(statements, "\n"))
 	}

@@ -109,10 +109,23 @@ func session(t *testing.T, url, sql string) *pgx.Conn {
 	return conn
 }
 
-// lockTables takes the locks beside which nothing can be done.
+// lockTables takes the locks beside which nothing can be done. It can get into a
+// deadlock with pushes at first.
 func lockTables(t *testing.T, d *database) (release func()) {
-	conn := session(t, d.direct(), "BEGIN; LOCK TABLE tidemark.logs, tidemark.batches, tidemark.mutations IN ACCESS EXCLUSIVE MODE")
-	return func() { conn.Close(t.Context()) }
+	t.Helper()
+	conn := session(t, d.direct(), "")
+	for range 20 {
+		_, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE tidemark.logs, tidemark.batches, tidemark.mutations IN ACCESS EXCLUSIVE MODE")
+		if err == nil {
+			return func() { conn.Close(t.Context()) }
+		}
+		t.Log(err)
+		if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the tables cannot be locked")
+	return nil
 }
 
 // takeConnections ends the connections of the server and takes all that there
