@@ -28,6 +28,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"tidemark/events"
 )
 
 var (
@@ -61,13 +63,20 @@ func main() {
 	fmt.Printf("%d idle streams: %.1f KiB of memory each, %.2f %% of a core\n", *streams,
 		float64(with.memory()-before)/1024/float64(*streams), 100*(with.processor()-used).Seconds()/took.Seconds())
 
-	median, p99, n, others := with.latency()
-	fmt.Printf("a push is heard after a median of %.1f ms, a p99 of %.1f ms (%d events, beside %.0f pushes/s of others)\n",
-		milliseconds(median), milliseconds(p99), n, others)
+	heard, answered, others := with.latency()
+	fmt.Printf("a push is heard after %s, and answered after %s (%d of them, beside %.0f pushes/s of others)\n",
+		spread(heard), spread(answered), len(heard), others)
 
-	var ratios []float64
-	for range *rounds {
-		a, b := with.pushes(), without.pushes()
+	ratios := make([]float64, 0, *rounds)
+	for round := range *rounds {
+		var a, b float64
+		for turn := range 2 { // who is first changes from round to round
+			if (round+turn)%2 == 0 {
+				a = with.pushes()
+			} else {
+				b = without.pushes()
+			}
+		}
 		fmt.Printf("%.0f pushes/s with the streams, %.0f without\n", a, b)
 		ratios = append(ratios, a/b)
 	}
@@ -81,7 +90,12 @@ func must(err error) {
 	}
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// spread sorts durations and tells of their median and p99.
+func spread(all []time.Duration) string {
+	slices.Sort(all)
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return fmt.Sprintf("a median of %.1f ms, a p99 of %.1f ms", ms(all[len(all)/2]), ms(all[len(all)*99/100]))
+}
 
 // server is a running `tidemark serve`.
 type server struct {
@@ -189,9 +203,9 @@ func (s *server) push(user string, head int64) int64 {
 	return head
 }
 
-// latency measures how long after the answer to a push has come, or before it, a
-// device hears of it, counted from when it was sent.
-func (s *server) latency() (median, p99 time.Duration, n int, others float64) {
+// latency measures how long after a push was sent a device hears of it, and how
+// long after it was sent its answer comes. Both wait for the disk.
+func (s *server) latency() (heard, answered []time.Duration, others float64) {
 	over := make(chan struct{})
 	var pushed atomic.Int64
 	var wg sync.WaitGroup
@@ -212,7 +226,6 @@ func (s *server) latency() (median, p99 time.Duration, n int, others float64) {
 		})
 	}
 	var mu sync.Mutex
-	var took []time.Duration
 	var listeners sync.WaitGroup
 	begun := time.Now()
 	for l := range 50 {
@@ -220,24 +233,25 @@ func (s *server) latency() (median, p99 time.Duration, n int, others float64) {
 			user := fmt.Sprint("heard-", l)
 			c, lines := s.stream(user)
 			defer c.Close()
-			time.Sleep(time.Duration(l) * 10 * time.Millisecond)
+			time.Sleep(events.Interval + time.Duration(l)*10*time.Millisecond) // the head that comes at once is an event, too
 			for head := int64(-1); time.Since(begun) < *load; time.Sleep(500 * time.Millisecond) {
 				sent := time.Now()
-				heard := make(chan time.Time)
+				told := make(chan time.Time)
 				go func() {
 					for {
 						line, err := lines.ReadString('\n')
 						must(err)
 						if strings.HasPrefix(line, "data:") {
-							heard <- time.Now()
+							told <- time.Now()
 							return
 						}
 					}
 				}()
 				head = s.push(user, head)
-				d := (<-heard).Sub(sent)
+				done := time.Since(sent)
+				d := (<-told).Sub(sent)
 				mu.Lock()
-				took = append(took, d)
+				heard, answered = append(heard, d), append(answered, done)
 				mu.Unlock()
 			}
 		})
@@ -246,8 +260,7 @@ func (s *server) latency() (median, p99 time.Duration, n int, others float64) {
 	all := time.Since(begun)
 	close(over)
 	wg.Wait()
-	slices.Sort(took)
-	return took[len(took)/2], took[len(took)*99/100], len(took), float64(pushed.Load()) / all.Seconds()
+	return heard, answered, float64(pushed.Load()) / all.Seconds()
 }
 
 // users numbers those who push, so that each log is new.
