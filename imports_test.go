@@ -29,7 +29,7 @@ var imports = map[string][]string{
 	"tidemark/webhook":            {"tidemark/mutlog", "github.com/oklog/ulid/v2"},
 	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth", "tidemark/devices", "tidemark/events"},
 	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},
-	"tidemark/telemetry":          {"tidemark/backup", "tidemark/mutlog", "tidemark/server", "tidemark/store", "github.com/prometheus/client_golang", "go.opentelemetry.io/otel", "go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/trace"},
+	"tidemark/telemetry":          {"tidemark/backup", "tidemark/mutlog", "tidemark/server", "tidemark/store", "tidemark/webhook", "github.com/prometheus/client_golang", "go.opentelemetry.io/otel", "go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp", "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/trace"},
 	"tidemark/cmd/tidemark":       {"tidemark", "tidemark/telemetry", "tidemark/backup", "tidemark/devices", "tidemark/export", "tidemark/mutlog", "tidemark/store", "tidemark/server", "tidemark/transfer", "tidemark/resources", "tidemark/bench/load", "github.com/alecthomas/kong", "tidemark/admin", "tidemark/auth", "tidemark/webhook"},
 	"tidemark/auth":               {"tidemark/mutlog", "github.com/oklog/ulid/v2", "github.com/go-json-experiment/json", "github.com/golang-jwt/jwt/v5", "github.com/MicahParks/jwkset", "github.com/goccy/go-yaml"},
 	"tidemark/resources":          {"tidemark/mutlog", "github.com/goccy/go-yaml", "github.com/go-json-experiment/json", "github.com/santhosh-tekuri/jsonschema/v6"},

@@ -8,6 +8,7 @@ import (
 	"tidemark/backup"
 	"tidemark/server"
 	"tidemark/store"
+	"tidemark/webhook"
 )
 
 // WatchServer adds the figures that a server has at the time of each look.
@@ -83,6 +84,16 @@ func (m *Metrics) WatchBackups(s *backup.Schedule) {
 	every := s.Every
 	look(m, func() (time.Duration, bool) { return every, true },
 		gauge("tidemark_backup_interval_seconds", "How long after one backup the next is due.", time.Duration.Seconds))
+}
+
+// WatchWebhook adds what becomes of the messages of a webhook.
+func (m *Metrics) WatchWebhook(h *webhook.Hook) {
+	look(m, func() (webhook.Stats, bool) { return h.Stats(), true },
+		gauge("tidemark_webhook_waiting_messages", "Messages of the webhook that wait to be taken.", func(s webhook.Stats) float64 { return float64(s.Waiting) }),
+		count("tidemark_webhook_delivered_messages_total", "Messages of the webhook that were taken.", func(s webhook.Stats) float64 { return float64(s.Delivered) }),
+		count("tidemark_webhook_failures_total", "Requests to the webhook that failed.", func(s webhook.Stats) float64 { return float64(s.Failures) }),
+		count("tidemark_webhook_dropped_messages_total", "Messages of the webhook that were given up or had no room.", func(s webhook.Stats) float64 { return float64(s.Dropped) }),
+	)
 }
 
 // figure is one of what a look at something tells.

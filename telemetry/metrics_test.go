@@ -22,6 +22,7 @@ import (
 	"tidemark/mutlog"
 	"tidemark/server"
 	"tidemark/store"
+	"tidemark/webhook"
 )
 
 // rig is a server whose figures are kept.
@@ -198,6 +199,7 @@ func described(t *testing.T) map[string]string {
 	other := New("")
 	other.WatchStore(&store.Postgres{})
 	m.WatchBackups(&backup.Schedule{})
+	m.WatchWebhook(&webhook.Hook{})
 	help := map[string]string{}
 	for _, c := range append(m.collectors, other.collectors...) {
 		descs := make(chan *prometheus.Desc, 1000)

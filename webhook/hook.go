@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"tidemark/mutlog"
@@ -38,7 +37,9 @@ type Hook struct {
 	logger *slog.Logger
 	http   *http.Client
 	queue  *queue
-	warned atomic.Int64 // when the log was last told of what is dropped, in Unix seconds
+
+	counters      counters
+	full, failing seldom // warnings
 }
 
 // New returns a hook to target, which must be https, or http on the loopback
@@ -69,8 +70,8 @@ func isLoopback(host string) bool {
 
 // Pushed notes that the log of user has a new head. It never waits.
 func (h *Hook) Pushed(user mutlog.User, head mutlog.Timestamp) {
-	if now := time.Now().Unix(); !h.queue.put(user, head) && h.warned.Swap(now) != now {
-		h.logger.Warn("the webhook is too far behind; changes are not told", "waiting", maxWaiting)
+	if !h.queue.put(user, head) {
+		h.drop()
 	}
 }
 
@@ -98,12 +99,11 @@ func (h *Hook) Run(ctx, drained context.Context) {
 // deliver sends m, and puts it back if that fails.
 func (h *Hook) deliver(ctx context.Context, m *message) {
 	err := h.send(ctx, m)
-	switch again := h.queue.sent(m, err == nil); {
-	case err == nil:
-	case again:
-		h.logger.Debug("the webhook was not taken; trying again", "user", m.user, "tries", m.tries, "error", err)
-	default:
-		h.logger.Warn("the webhook was not taken, and is given up", "user", m.user, "head", m.head, "tries", m.tries, "error", err)
+	user, tries := m.user, m.tries
+	if again := h.queue.sent(m, err == nil); err != nil {
+		h.failed(user, tries, again, err)
+	} else {
+		h.counters.delivered.Add(1)
 	}
 }
 

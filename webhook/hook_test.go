@@ -188,6 +188,9 @@ func TestBackOff(t *testing.T) {
 	inBubble(t, func(at time.Time, _ mutlog.User, _ mutlog.Timestamp) int { tries = append(tries, at); return 500 }, func(t *testing.T, h *Hook) {
 		h.Pushed("ada", 1)
 		time.Sleep(10 * 24 * time.Hour)
+		if got, want := h.Stats(), (Stats{Failures: maxTries, Dropped: 1}); got != want {
+			t.Errorf("it is given up: %+v, want %+v", got, want)
+		}
 	})
 	if len(tries) != maxTries {
 		t.Fatalf("%d tries", len(tries))
@@ -266,14 +269,17 @@ func TestBounded(t *testing.T) {
 		if time.Since(begun) > 0 {
 			t.Error("a push waited for the webhook")
 		}
-		if n := len(h.queue.byUser); n != maxWaiting {
-			t.Errorf("%d users wait", n)
+		if got := h.Stats(); got.Waiting != maxWaiting || got.Dropped != 3*500 {
+			t.Errorf("there was no room for any more: %+v", got)
 		}
 		time.Sleep(time.Minute)
 		mu.Lock()
 		down = false
 		mu.Unlock()
 		time.Sleep(time.Hour)
+		if got := h.Stats(); got.Waiting != 0 || got.Delivered != maxWaiting || got.Failures < maxWaiting || got.Dropped != 3*500 {
+			t.Errorf("all was taken: %+v", got)
+		}
 	})
 	for user := range maxWaiting {
 		if last[mutlog.User(fmt.Sprint(user))] != 2 {

@@ -67,6 +67,13 @@ func (q *queue) put(user mutlog.User, head mutlog.Timestamp) (ok bool) {
 	return true
 }
 
+// size is how many messages there are.
+func (q *queue) size() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.byUser)
+}
+
 // add makes a message that is due now. q.mu is held.
 func (q *queue) add(user mutlog.User, head mutlog.Timestamp) {
 	now := time.Now()

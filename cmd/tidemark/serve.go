@@ -125,7 +125,7 @@ func (c *serveCommand) assemble(ctx context.Context, s store.Store, p parts, wor
 	if err := observe(ctx, &o, p.figures, work); err != nil {
 		return nil, err
 	}
-	if o.Pushed, err = c.webhook(p.logger, work); err != nil {
+	if o.Pushed, err = c.webhook(p.logger, p.figures, work); err != nil {
 		return nil, err
 	}
 	if err := c.profiles(work); err != nil {

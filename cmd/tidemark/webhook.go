@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tidemark/mutlog"
+	"tidemark/telemetry"
 	"tidemark/webhook"
 )
 
@@ -21,7 +22,7 @@ type webhookFlags struct {
 const webhookDrain = 2 * time.Second
 
 // webhook returns who is to be told of pushes, or nil.
-func (f *webhookFlags) webhook(logger *slog.Logger, work *background) (pushed func(mutlog.User, mutlog.Timestamp), err error) {
+func (f *webhookFlags) webhook(logger *slog.Logger, figures *telemetry.Metrics, work *background) (pushed func(mutlog.User, mutlog.Timestamp), err error) {
 	if f.WebhookURL == "" {
 		if f.WebhookSecretFile != "" {
 			return nil, usageError("--webhook-secret-file has no meaning without --webhook-url")
@@ -43,6 +44,7 @@ func (f *webhookFlags) webhook(logger *slog.Logger, work *background) (pushed fu
 	if err != nil {
 		return nil, usageError("--webhook-url: %w", err)
 	}
+	figures.WatchWebhook(hook)
 	ctx, cancel := context.WithCancel(context.Background())
 	drained, giveUp := context.WithCancel(context.Background())
 	var running sync.WaitGroup
