@@ -25,7 +25,7 @@ var imports = map[string][]string{
 	"tidemark/openapitest":        {"github.com/go-json-experiment/json", "github.com/klauspost/compress", "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3"},
 	"tidemark/export":             {"tidemark/mutlog", "tidemark/transfer"},
 	"tidemark/backup":             {"tidemark/mutlog", "tidemark/store"},
-	"tidemark/events":             {"tidemark/mutlog"},
+	"tidemark/events":             {"tidemark/mutlog", "golang.org/x/sync"},
 	"tidemark/webhook":            {"tidemark/mutlog", "github.com/oklog/ulid/v2"},
 	"tidemark/server":             {"tidemark", "tidemark/mutlog", "github.com/labstack/echo/v4", "github.com/klauspost/compress", "github.com/oklog/ulid/v2", "golang.org/x/sync", "tidemark/auth", "tidemark/devices", "tidemark/events"},
 	"tidemark/client":             {"tidemark/mutlog", "github.com/google/uuid"},

@@ -28,6 +28,10 @@ type Source interface {
 	// Head returns the head of the log of user.
 	Head(ctx context.Context, user mutlog.User) (mutlog.Timestamp, error)
 
+	// Heads calls fn with the head of each of the logs of users that is not
+	// empty, and returns the errors of those that it cannot see.
+	Heads(ctx context.Context, users []mutlog.User, fn func(mutlog.User, mutlog.Timestamp)) error
+
 	// Follow is that of mutlog.Store.
 	Follow(ctx context.Context, heard func(mutlog.User, mutlog.Timestamp), missed func()) error
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,15 +31,16 @@ type rig struct {
 // faultyLog is a log whose news can be cut off, and whose heads be out of sight.
 type faultyLog struct {
 	*mutlog.Log
-	mu      sync.Mutex
-	deaf    bool // pushes are not heard of
-	blind   bool // heads cannot be looked at
-	cut     context.CancelFunc
-	missed  func()
-	heads   map[mutlog.User]mutlog.Timestamp
-	looks   int
-	atLook  func() // what happens before a head is looked at, once
-	afterIt func() // what happens after it
+	mu        sync.Mutex
+	deaf      bool // pushes are not heard of
+	blind     bool // heads cannot be looked at
+	cut       context.CancelFunc
+	missed    func()
+	heads     map[mutlog.User]mutlog.Timestamp
+	looks     int
+	questions []int  // of how many users each was
+	atLook    func() // what happens before a head is looked at, once
+	afterIt   func() // what happens after it
 }
 
 func (l *faultyLog) Follow(ctx context.Context, heard func(mutlog.User, mutlog.Timestamp), missed func()) error {
@@ -72,6 +74,21 @@ func (l *faultyLog) Head(ctx context.Context, user mutlog.User) (mutlog.Timestam
 		return 0, mutlog.ErrUnavailable
 	}
 	return l.Log.Head(ctx, user)
+}
+
+// Heads is what the log would do, with the faults of Head.
+func (l *faultyLog) Heads(ctx context.Context, users []mutlog.User, fn func(mutlog.User, mutlog.Timestamp)) (all error) {
+	l.mu.Lock()
+	l.questions = append(l.questions, len(users))
+	l.mu.Unlock()
+	for _, user := range users {
+		head, err := l.Head(ctx, user)
+		if err == nil {
+			fn(user, head)
+		}
+		all = errors.Join(all, err)
+	}
+	return all
 }
 
 // set changes a fault.
@@ -362,6 +379,28 @@ func TestLookAgain(t *testing.T) {
 				}
 			}
 		}
+		for _, c := range clients {
+			c.stream.End(errors.New("enough"))
+		}
+	})
+}
+
+// TestFewQuestions: the heads of many who wait are not asked for one by one.
+func TestFewQuestions(t *testing.T) {
+	const users = 2*lookAtOnce + 1
+	inBubble(t, Limits{PerUser: 1, Streams: users}, func(t *testing.T, r *rig) {
+		var clients []*client
+		for i := range users {
+			clients = append(clients, r.open(t, mutlog.User(fmt.Sprint(i))))
+		}
+		r.log.missed()
+		synctest.Wait()
+		r.log.mu.Lock()
+		slices.Sort(r.log.questions)
+		if want := []int{1, lookAtOnce, lookAtOnce}; !slices.Equal(r.log.questions, want) {
+			t.Errorf("asked for %v, want %v", r.log.questions, want)
+		}
+		r.log.mu.Unlock()
 		for _, c := range clients {
 			c.stream.End(errors.New("enough"))
 		}

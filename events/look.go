@@ -2,18 +2,22 @@ package events
 
 import (
 	"context"
-	"sync"
-	"sync/atomic"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"tidemark/mutlog"
 )
 
 const (
-	// lookers is how many heads are looked at at the same time.
-	lookers = 16
+	// lookAtOnce is how many heads are asked for with one question.
+	lookAtOnce = 500
 
-	// lookPatience is how long one look may take.
+	// lookers is how many questions there are at the same time.
+	lookers = 4
+
+	// lookPatience is how long one question may take.
 	lookPatience = 5 * time.Second
 
 	// lookPause is how long the hub waits before it looks again at the heads
@@ -30,46 +34,27 @@ func (h *Hub) lookAgain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if failed := h.lookAtAll(ctx); failed > 0 && ctx.Err() == nil {
-			h.logger.Warn("the heads of some logs cannot be seen; trying again", "logs", failed)
+		if err := h.lookAtAll(ctx); err != nil && ctx.Err() == nil {
+			h.logger.Warn("the heads of some logs cannot be seen; trying again", "error", err)
 			pause(ctx, lookPause)
 			h.missed()
 		}
 	}
 }
 
-// lookAtAll tells the heads of all logs that somebody waits for, and returns
-// how many it could not see.
-func (h *Hub) lookAtAll(ctx context.Context) (failed int64) {
-	users := make(chan mutlog.User)
-	var unseen atomic.Int64
-	var wg sync.WaitGroup
-	for range lookers {
-		wg.Go(func() {
-			for user := range users {
-				if h.lookAt(ctx, user) != nil {
-					unseen.Add(1)
-				}
-			}
+// lookAtAll tells the heads of all logs that somebody waits for, and returns why
+// it could not see one of them.
+func (h *Hub) lookAtAll(ctx context.Context) error {
+	var g errgroup.Group
+	g.SetLimit(lookers)
+	for users := range slices.Chunk(h.waitedFor(), lookAtOnce) {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, lookPatience)
+			defer cancel()
+			return h.log.Heads(ctx, users, h.heard)
 		})
 	}
-	for _, user := range h.waitedFor() {
-		users <- user
-	}
-	close(users)
-	wg.Wait()
-	return unseen.Load()
-}
-
-// lookAt tells the head of the log of user.
-func (h *Hub) lookAt(ctx context.Context, user mutlog.User) error {
-	ctx, cancel := context.WithTimeout(ctx, lookPatience)
-	defer cancel()
-	head, err := h.log.Head(ctx, user)
-	if err == nil {
-		h.heard(user, head)
-	}
-	return err
+	return g.Wait()
 }
 
 // waitedFor returns the users whose logs somebody waits for.

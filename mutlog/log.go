@@ -36,6 +36,32 @@ func (l *Log) Head(ctx context.Context, user User) (head Timestamp, err error) {
 	return head, err
 }
 
+// HeadReader is a Store that reads many heads with one question.
+type HeadReader interface {
+	// Heads returns the heads of those of the logs of users that there are.
+	Heads(ctx context.Context, users []User) (map[User]Timestamp, error)
+}
+
+// Heads calls fn with the head of each of the logs of users that is not empty. It
+// goes on where one cannot be read, and returns the errors of all.
+func (l *Log) Heads(ctx context.Context, users []User, fn func(User, Timestamp)) (all error) {
+	if many, ok := l.store.(HeadReader); ok {
+		heads, err := many.Heads(ctx, users)
+		for user, head := range heads {
+			fn(user, head)
+		}
+		return err
+	}
+	for _, user := range users {
+		head, err := l.Head(ctx, user)
+		if err == nil && head > Beginning {
+			fn(user, head)
+		}
+		all = errors.Join(all, err)
+	}
+	return all
+}
+
 // Push is a batch of mutations that a device wants applied.
 type Push struct {
 	Base      Timestamp  // the cursor of the device

@@ -54,6 +54,29 @@ func (s *Postgres) Follow(ctx context.Context, heard func(mutlog.User, mutlog.Ti
 	}
 }
 
+// Heads implements mutlog.HeadReader, for followers who may have missed
+// something: thousands may wait, and each would ask every lookAgain.
+func (s *Postgres) Heads(ctx context.Context, users []mutlog.User) (map[mutlog.User]mutlog.Timestamp, error) {
+	if s.closed.Load() {
+		return nil, errClosed
+	}
+	names := make([][]byte, len(users))
+	for i, user := range users {
+		names[i] = []byte(user)
+	}
+	logs, err := collect(ctx, s, scanUserHead, `SELECT user_id, head FROM tidemark.logs WHERE user_id = ANY($1)`, names)
+	if err != nil {
+		return nil, err
+	}
+	heads := make(map[mutlog.User]mutlog.Timestamp, len(logs))
+	for _, log := range logs {
+		if log.head > mutlog.Beginning { // else it has nothing but bounds
+			heads[mutlog.User(log.user)] = log.head
+		}
+	}
+	return heads, nil
+}
+
 // miss tells all followers that heads may have been missed.
 func (s *Postgres) miss() { s.followers.each(func(f *follower) { f.blind = true }) }
 

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,6 +91,37 @@ func TestFollowLooksAgain(t *testing.T) {
 	eventually(t, "it is told again", func() bool { return missed.Load() >= 6 })
 	if now := query[int](t, url, listener); now != before {
 		t.Errorf("process %d listens, and %d did", now, before)
+	}
+}
+
+// The heads of many logs are read with one question, and are what each log says.
+func TestHeads(t *testing.T) {
+	t.Run("bolt", func(t *testing.T) { testHeads(t, filepath.Join(t.TempDir(), "store.db")) })
+	t.Run("postgres", func(t *testing.T) { testHeads(t, postgrestest.URL(t)) })
+}
+
+func testHeads(t *testing.T, name string) {
+	s, err := Open(name, BoltOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	users, want := []mutlog.User{"nobody", "\xff"}, map[mutlog.User]mutlog.Timestamp{}
+	for i := range 50 {
+		users = append(users, mutlog.User(fmt.Sprintf("\xfe %d '\"", i)))
+	}
+	for _, user := range users[1:] {
+		want[user] = push(t, s, user, note(mutlog.Create, "a", `{}`))
+	}
+	push(t, s, "another", note(mutlog.Create, "a", `{}`))
+	got := map[mutlog.User]mutlog.Timestamp{}
+	err = mutlog.New(s, mutlog.DefaultLimits).Heads(t.Context(), users, func(user mutlog.User, head mutlog.Timestamp) { got[user] = head })
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	s.Close()
+	if err := mutlog.New(s, mutlog.DefaultLimits).Heads(t.Context(), users, nil); err == nil {
+		t.Error("a store that is closed tells no error")
 	}
 }
 

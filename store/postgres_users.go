@@ -29,16 +29,17 @@ type userHead struct {
 	head mutlog.Timestamp
 }
 
+func scanUserHead(row pgx.CollectableRow) (u userHead, err error) {
+	err = row.Scan(&u.user, (*int64)(&u.head))
+	return u, err
+}
+
 // eachStep calls fn with all rows of logs in order, some at a time.
 func (s *Postgres) eachStep(ctx context.Context, fn func([]userHead) error) error {
 	const step = 1000
-	scan := func(row pgx.CollectableRow) (u userHead, err error) {
-		err = row.Scan(&u.user, (*int64)(&u.head))
-		return u, err
-	}
 	after := []byte{}
 	for first := true; ; first = false {
-		logs, err := collect(ctx, s, scan, `SELECT user_id, head FROM tidemark.logs WHERE user_id >= $1 AND (user_id > $1 OR $2) ORDER BY user_id LIMIT $3`, after, first, step)
+		logs, err := collect(ctx, s, scanUserHead, `SELECT user_id, head FROM tidemark.logs WHERE user_id >= $1 AND (user_id > $1 OR $2) ORDER BY user_id LIMIT $3`, after, first, step)
 		if err != nil {
 			return err
 		}
