@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -203,6 +204,22 @@ func TestBackOff(t *testing.T) {
 	}
 	if all := tries[len(tries)-1].Sub(tries[0]); all < 12*time.Hour || all > 48*time.Hour {
 		t.Errorf("it is tried for %s", all)
+	}
+}
+
+// TestWarnings: that a receiver fails is in the log at once, and not for each
+// message.
+func TestWarnings(t *testing.T) {
+	var log bytes.Buffer
+	inBubble(t, func(time.Time, mutlog.User, mutlog.Timestamp) int { return 401 }, func(t *testing.T, h *Hook) {
+		h.logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		for user := range 100 {
+			h.Pushed(mutlog.User(fmt.Sprint(user)), 1)
+		}
+		time.Sleep(30 * time.Second)
+	})
+	if n := strings.Count(log.String(), "trying again"); n != 1 || !strings.Contains(log.String(), "401") {
+		t.Errorf("%d warnings in half a minute:\n%s", n, log.String())
 	}
 }
 
