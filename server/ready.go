@@ -30,5 +30,11 @@ func (s *Server) ready(c echo.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: not ready: %w", mutlog.ErrUnavailable, err)
 	}
-	return c.Blob(http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
+	text := "ok\n"
+	if s.Worry != nil {
+		if worry := s.Worry(); worry != "" {
+			text += worry + "\n"
+		}
+	}
+	return c.Blob(http.StatusOK, "text/plain; charset=utf-8", []byte(text))
 }

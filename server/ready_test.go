@@ -13,7 +13,9 @@ import (
 // whoever asks, and is alive all the same.
 func TestNotReady(t *testing.T) {
 	var why atomic.Pointer[error]
+	worry := ""
 	r := newRig(t, func(o *server.Options) {
+		o.Worry = func() string { return worry }
 		o.Ready = func(context.Context) error {
 			if err := why.Load(); err != nil {
 				return *err
@@ -34,5 +36,8 @@ func TestNotReady(t *testing.T) {
 	status("/livez", 200)
 	status("/v1/sync?mutationsSince=0", 200)
 	why.Store(nil)
-	status("/readyz", 200)
+	worry = "retention: the last round failed"
+	if got := r.send("GET", "/readyz", ""); got.StatusCode != 200 || string(got.body) != "ok\nretention: the last round failed\n" {
+		t.Errorf("/readyz: %d %q", got.StatusCode, got.body)
+	}
 }

@@ -94,6 +94,10 @@ type Options struct {
 	// looking at the store does not show.
 	Ready func(context.Context) error
 
+	// Worry, if not nil, returns in a few words what an operator should see to
+	// although the server is ready, or "". Whoever asks for /readyz reads it.
+	Worry func() string
+
 	// Observe, if not nil, is told of each request when it has been answered. It
 	// must neither block nor keep what it is given.
 	Observe func(*Exchange)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"tidemark/mutlog"
@@ -33,8 +34,19 @@ const (
 	retentionRate  = 20_000 // mutations in a second
 )
 
+// upkeepHealth remembers whether the last round of retention could go on.
+type upkeepHealth struct{ failing atomic.Bool }
+
+// worry says so if it could not.
+func (h *upkeepHealth) worry() string {
+	if h.failing.Load() {
+		return "retention: the last round failed"
+	}
+	return ""
+}
+
 // janitor returns what prunes the logs of s, and counts that in figures.
-func (f *retentionFlags) janitor(s mutlog.Store, figures *telemetry.Metrics, logger *slog.Logger) *mutlog.Janitor {
+func (f *retentionFlags) janitor(s mutlog.Store, figures *telemetry.Metrics, health *upkeepHealth, logger *slog.Logger) *mutlog.Janitor {
 	return &mutlog.Janitor{
 		Store:     s,
 		Retention: mutlog.Retention{History: f.HistoryRetention, Tombstones: f.TombstoneRetention, Receipts: f.ReceiptRetention},
@@ -43,6 +55,9 @@ func (f *retentionFlags) janitor(s mutlog.Store, figures *telemetry.Metrics, log
 		Now:       time.Now,
 		Done: func(user mutlog.User, done mutlog.Pruning, err error) {
 			figures.Pruned(done, err)
+			if err == nil || user == "" { // one log that cannot be pruned does not hold up the others
+				health.failing.Store(err != nil)
+			}
 			switch {
 			case err != nil:
 				logger.Warn("pruning failed", "user", user, "error", err)

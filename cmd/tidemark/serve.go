@@ -120,7 +120,8 @@ func (c *serveCommand) assemble(ctx context.Context, s store.Store, p parts, wor
 	if err := holds.Refresh(ctx); err != nil {
 		return nil, err
 	}
-	o.Held, o.Resources, o.Ready = holds.Held, p.kinds, hasRoom(s)
+	var health upkeepHealth
+	o.Held, o.Resources, o.Ready, o.Worry = holds.Held, p.kinds, hasRoom(s), health.worry
 	o.Authenticate, o.Tickets = server.Authenticator(p.authority), p.authority
 	if err := observe(ctx, &o, p.figures, work); err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func (c *serveCommand) assemble(ctx context.Context, s store.Store, p parts, wor
 	p.figures.WatchServer(api)
 	p.figures.WatchStore(s)
 	operators := admin.Options{Store: s, Authority: p.authority, Devices: o.Devices, Holds: holds, Figures: p.figures.Handler(), Logger: p.logger}
-	return api, c.upkeep(ctx, operators, p.figures, o.TLS, work)
+	return api, c.upkeep(ctx, operators, p.figures, &health, o.TLS, work)
 }
 
 // serve answers requests on l until ctx is done or s has failed.

@@ -15,7 +15,7 @@ import (
 // upkeep begins what goes on beside requests: the server makes backups, notes
 // what it sees of devices, and answers operators. This must end once no request is
 // under way and before the store is closed.
-func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *telemetry.Metrics, config *tls.Config, work *background) error {
+func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *telemetry.Metrics, health *upkeepHealth, config *tls.Config, work *background) error {
 	schedule, err := c.schedule(o.Store, o.Logger)
 	if err != nil {
 		return err
@@ -32,7 +32,7 @@ func (c *serveCommand) upkeep(ctx context.Context, o admin.Options, figures *tel
 	var running sync.WaitGroup
 	running.Go(func() { o.Devices.Run(lasting) })
 	running.Go(func() { o.Holds.Run(lasting) })
-	running.Go(func() { c.retentionFlags.janitor(o.Store, figures, o.Logger).Run(ctx) })
+	running.Go(func() { c.retentionFlags.janitor(o.Store, figures, health, o.Logger).Run(ctx) })
 	if schedule != nil {
 		figures.WatchBackups(schedule)
 		running.Go(func() { schedule.Run(ctx) })
