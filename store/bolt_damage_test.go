@@ -96,6 +96,74 @@ func TestEndlessPages(t *testing.T) {
 	}
 }
 
+// A page that claims a free one, and a list of free pages with one too many, are
+// found before a commit meets them: bbolt, whose check does not see either, ends
+// the store then.
+func TestPagesClaimedTwice(t *testing.T) {
+	path := filled(t)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pageSize, count, overflow = 4096, 10, 12 // places in the header of a page
+	types := pageTypes(t, path)
+	damaged := filepath.Join(t.TempDir(), "damaged.db")
+	check := func(at int, want string) {
+		t.Helper()
+		b := bytes.Clone(good)
+		b[at]++
+		if err := os.WriteFile(damaged, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if problems := checkDamaged(t, damaged); !strings.Contains(problems, want) {
+			t.Errorf("byte %d of page %d: Check reports %q, want %q", at%pageSize, at/pageSize, problems, want)
+		}
+	}
+	for id, kind := range types {
+		if kind == "freelist" {
+			check(id*pageSize+count, "a meta page is listed as free")
+		}
+	}
+	claims := 0
+	for id, kind := range types {
+		if own := binary.NativeEndian.Uint64(good[id*pageSize:]); own != uint64(id) || kind == pageFree {
+			continue // or the middle of another
+		}
+		further := int(binary.NativeEndian.Uint32(good[id*pageSize+overflow:]))
+		if types[id+further+1] == pageFree {
+			check(id*pageSize+overflow, fmt.Sprintf("page %d: it is said to go on in page %d, which is free", id, id+further+1))
+			claims++
+		}
+	}
+	if claims == 0 {
+		t.Error("no page stands before a free one")
+	}
+}
+
+// pageTypes returns what bbolt says of each page of the store at path.
+func pageTypes(t *testing.T, path string) map[int]string {
+	t.Helper()
+	s, err := OpenBolt(path, BoltOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	types := map[int]string{}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		for id := 0; ; id++ {
+			page, err := tx.Page(id)
+			if err != nil || page == nil {
+				return err
+			}
+			types[id] = page.Type
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return types
+}
+
 // A key that is lost, moved or that nobody has written is found by Check.
 func TestBrokenKeys(t *testing.T) {
 	path := filled(t)

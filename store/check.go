@@ -22,7 +22,7 @@ func (s *Bolt) Check(ctx context.Context, report func(problem string)) error {
 		return fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 	}
 	defer tx.Rollback()
-	if err := checkSizes(tx); err != nil {
+	if err := checkPages(tx); err != nil {
 		report("bbolt: " + err.Error())
 		return nil
 	}
@@ -63,25 +63,51 @@ func (s *Bolt) Check(ctx context.Context, report func(problem string)) error {
 	return nil
 }
 
-// checkSizes refuses pages that say that they go on behind the end of the file.
-// The check of bbolt would count through all that they claim first, which can
-// take more time and memory than there is.
-func checkSizes(tx *bolt.Tx) error {
+// checkPages refuses what the check of bbolt does not see, or takes too long to:
+// pages that say that they go on behind the end of the file, of which it would
+// count all that they claim, and a list of free pages that names one in use.
+// What is written next would panic, or take the place of data.
+func checkPages(tx *bolt.Tx) error {
+	free, listed := 0, 0
 	for id := 0; ; {
 		page, err := tx.Page(id)
 		switch {
-		case err != nil || page == nil: // behind the last one
+		case err != nil:
 			return err
-		case page.Type == "free": // what it holds means nothing
+		case page == nil: // behind the last one
+			if free != listed && listed < manyFree {
+				return fmt.Errorf("%d pages are free, and %d are listed", free, listed)
+			}
+			return nil
+		case page.Type == pageFree && id < 2:
+			return fmt.Errorf("page %d: a meta page is listed as free", id)
+		case page.Type == pageFree: // what it holds means nothing
+			free++
 			id++
 			continue
+		case page.Type == "freelist":
+			listed = page.Count
 		}
-		if next, err := tx.Page(id + page.OverflowCount); err != nil || next == nil {
+		if last, err := tx.Page(id + page.OverflowCount); err != nil || last == nil {
 			return fmt.Errorf("page %d: it is said to have %d more pages, which is more than there are", id, page.OverflowCount)
 		}
-		id += page.OverflowCount + 1
+		for range page.OverflowCount {
+			id++
+			if next, err := tx.Page(id); err != nil || next.Type == pageFree {
+				return fmt.Errorf("page %d: it is said to go on in page %d, which is free", page.ID, id)
+			}
+		}
+		id++
 	}
 }
+
+const (
+	pageFree = "free" // the type of a page that is listed as free
+
+	// manyFree is the most that a page of free pages has room for in its count;
+	// at this many it stands elsewhere.
+	manyFree = 0xFFFF
+)
 
 // checker goes through all groups and then all keys of logs, in order.
 type checker struct {
