@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tidemark/mutlog"
 	"tidemark/store/postgrestest"
@@ -76,6 +77,30 @@ func TestFollowWithoutListen(t *testing.T) {
 	eventually(t, "it is told to look twice", func() bool { return missed.Load() >= 2 })
 	head := push(t, s, "alice", note(mutlog.Create, "a", `{}`))
 	eventually(t, "it hears of its own", func() bool { return l.heard("alice") == head })
+}
+
+// What cannot be told at first, because a connection was cut say, is told all the
+// same, and long before anybody looks for themselves. Here every first try fails.
+func TestFollowTellsAgain(t *testing.T) {
+	url := postgrestest.URL(t)
+	execute(t, url, `CREATE SEQUENCE public.tries; CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$
+		BEGIN
+			IF position(E'\n' in $2) > 0 AND nextval('public.tries') % 2 = 1 THEN RAISE 'not now'; END IF; -- a probe has one line
+			PERFORM pg_catalog.pg_notify($1, $2);
+		END $$; ALTER ROLE CURRENT_USER IN DATABASE `+query[string](t, url, `SELECT current_database()`)+` SET search_path = public, pg_catalog`)
+	one, two := opened(t, url), opened(t, url)
+	one.lookAgain = time.Hour
+	l, _ := following(t, one)
+	eventually(t, "the other process is heard", func() bool {
+		head := push(t, two, "first", note(mutlog.Update, "a", `{}`))
+		time.Sleep(5 * notifyPause)
+		return l.heard("first") == head
+	})
+	for i := range 4 {
+		user := mutlog.User(fmt.Sprint("alone ", i))
+		head := push(t, two, user, note(mutlog.Create, "a", `{}`))
+		eventually(t, "a lone push is told", func() bool { return l.heard(user) == head })
+	}
 }
 
 // A process that was killed before it told others is made up for: followers look

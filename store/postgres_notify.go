@@ -25,6 +25,13 @@ const (
 	notifyEvery     = 5 * time.Millisecond
 )
 
+// What cannot be sent, because a connection was cut say, is tried again a few
+// times.
+const (
+	notifyTries = 3
+	notifyPause = 100 * time.Millisecond
+)
+
 // notifier gathers the heads that other processes are to be told.
 type notifier struct {
 	mu    sync.Mutex
@@ -53,8 +60,7 @@ func (n *notifier) take() map[mutlog.User]mutlog.Timestamp {
 	return heads
 }
 
-// notify sends what there is to tell, until the store is closed. What cannot be
-// sent is dropped: others look for themselves now and then.
+// notify sends what there is to tell, until the store is closed.
 func (s *Postgres) notify() {
 	for {
 		select {
@@ -62,10 +68,25 @@ func (s *Postgres) notify() {
 		case <-s.closing.Done():
 			return
 		}
-		s.sendNotifications(s.closing, notifications(s.process, s.notifier.take()))
+		s.keepSending(notifications(s.process, s.notifier.take()))
 		select {
 		case <-time.After(notifyEvery):
 		case <-s.closing.Done():
+		}
+	}
+}
+
+// keepSending sends texts, or drops them where that fails each time: others look
+// for themselves now and then.
+func (s *Postgres) keepSending(texts []string) {
+	for range notifyTries {
+		if s.sendNotifications(s.closing, texts) == nil {
+			return
+		}
+		select {
+		case <-time.After(notifyPause):
+		case <-s.closing.Done():
+			return
 		}
 	}
 }
