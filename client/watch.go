@@ -45,7 +45,7 @@ const (
 func (c *Client) Watch(ctx context.Context) iter.Seq2[mutlog.Timestamp, error] {
 	return func(yield func(mutlog.Timestamp, error) bool) {
 		w := &watch{client: c, yield: yield, told: mutlog.Beginning - 1, retry: leastPause}
-		for failures := 0; ctx.Err() == nil; failures++ {
+		for failures := 0; ctx.Err() == nil; {
 			heard, err := w.follow(ctx)
 			if w.stopped || ctx.Err() != nil {
 				return
@@ -54,7 +54,7 @@ func (c *Client) Watch(ctx context.Context) iter.Seq2[mutlog.Timestamp, error] {
 				yield(mutlog.Beginning, fmt.Errorf("watch: %w", err))
 				return
 			}
-			if heard {
+			if failures++; heard {
 				failures = 0
 			}
 			w.rest(ctx, failures, err)
@@ -96,28 +96,33 @@ func (w *watch) follow(ctx context.Context) (heard bool, err error) {
 		}
 		if head, ok := e.head(); ok {
 			heard = true
-			if head != w.told && !w.yield(head, nil) {
-				w.stopped = true
+			if head != w.told {
+				dead.Stop() // the silence of whoever pulls is not the server's
+				w.stopped = !w.yield(head, nil)
+				dead.Reset(silence)
+			}
+			if w.told = head; w.stopped {
 				return heard, nil
 			}
-			w.told = head
 		}
 		e = event{}
 	}
 	return heard, lines.Err()
 }
 
-// rest waits before the next try, as long as the server wants at least, longer
-// after failures, and with a random part.
+// rest waits before the next try, as long as the server wants at least, which
+// gives each client a time of its own. After failures it waits longer each time,
+// with a random part: a refusal tells many clients the same time.
 func (w *watch) rest(ctx context.Context, failures int, err error) {
 	pause := max(w.retry, leastPause)
 	if failures > 0 {
-		pause = min(pause<<min(failures, 10), mostPause)
-		pause += rand.N(pause)
-	}
-	var refused *Error
-	if errors.As(err, &refused) {
-		pause = max(pause, refused.RetryAfter)
+		pause = min(pause<<min(failures-1, 10), mostPause)
+		spread := rand.N(pause)
+		var refused *Error
+		if errors.As(err, &refused) {
+			pause = max(pause, refused.RetryAfter)
+		}
+		pause += spread
 	}
 	t := time.NewTimer(pause)
 	defer t.Stop()

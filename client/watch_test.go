@@ -147,16 +147,26 @@ func TestWatchNeverBusy(t *testing.T) {
 	}
 }
 
-// A fleet that has lost its server comes back one by one.
+// A fleet that has lost its server, or was refused with one word, comes back one
+// by one: from the first try on, and not later than at first it must.
 func TestWatchSpread(t *testing.T) {
-	different := map[time.Duration]bool{}
-	for range 20 {
-		s := &script{answers: []answerTo{{}}}
-		watch(t, s, time.Minute)
-		different[s.pauses()[1]] = true
-	}
-	if len(different) < 15 {
-		t.Errorf("20 clients came back after %d different pauses", len(different))
+	full := answerTo{status: 503, header: http.Header{"Retry-After": {"10"}, "Content-Type": {"application/json"}}, text: `{"error":{"code":"UnavailableError"}}`}
+	for name, c := range map[string]struct {
+		answer answerTo
+		least  time.Duration // before the second try
+	}{"no server": {answerTo{}, time.Second}, "a server that is full": {full, 10 * time.Second}} {
+		different := map[time.Duration]bool{}
+		for range 20 {
+			s := &script{answers: []answerTo{c.answer}}
+			watch(t, s, time.Minute)
+			first := s.pauses()[0]
+			if different[first] = true; first < c.least || first > c.least+time.Second {
+				t.Errorf("%s: tried again after %s", name, first)
+			}
+		}
+		if len(different) < 15 {
+			t.Errorf("%s: 20 clients came back after %d different pauses", name, len(different))
+		}
 	}
 }
 
@@ -183,6 +193,27 @@ func TestWatchSilence(t *testing.T) {
 	if p := s.pauses(); len(heads) != 2 || p[0] < 45*time.Second || p[0] > 50*time.Second {
 		t.Errorf("a stream that has died is given up after %v; told %v", p, heads)
 	}
+}
+
+// Whoever takes long to pull does not lose the stream for that.
+func TestWatchOfSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alive := stream(told(1, 2)+strings.Repeat(":\n\n", 100), true)
+		alive.trickle = time.Second
+		s := &script{answers: []answerTo{alive}}
+		c, _ := client.New("http://example.org", client.WithHTTPClient(&http.Client{Transport: s}))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		n := 0
+		for range c.Watch(ctx) {
+			n++
+			time.Sleep(2 * time.Minute)
+		}
+		time.Sleep(time.Minute) // for the server's side to end
+		if n != 2 || len(s.tries) != 1 {
+			t.Errorf("%d heads in %d tries", n, len(s.tries))
+		}
+	})
 }
 
 // A refusal for good ends it, with what the server has said.
