@@ -85,9 +85,10 @@ func (a *Authority) Redeem(ctx context.Context, text string) (*Principal, error)
 }
 
 // isOld tells whether the ticket, or the credential that it stands for, has
-// expired.
+// expired. A ticket from the future is of before the clock was set back, and
+// nobody knows how old it is.
 func (t *ticketRecord) isOld(now time.Time) bool {
-	return now.Sub(time.UnixMilli(t.Made)) >= TicketLife || t.Expires != 0 && now.UnixMilli() >= t.Expires
+	return now.Sub(time.UnixMilli(t.Made)).Abs() >= TicketLife || t.Expires != 0 && now.UnixMilli() >= t.Expires
 }
 
 // holder returns whom a ticket stands for, if the credential still counts.

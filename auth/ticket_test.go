@@ -57,6 +57,9 @@ func TestTicketLife(t *testing.T) {
 	text = newTicket(t, a, who)
 	c.move(TicketLife)
 	noTicket(t, a, "after a minute", text)
+	text = newTicket(t, a, who)
+	c.move(-TicketLife - time.Second) // F23
+	noTicket(t, a, "after the clock was set back", text)
 	for name, bad := range map[string]string{"none": "", "another": ticketPrefix + strings.Repeat("A", 43), "the token": credential, "a long one": strings.Repeat("A", 1<<20)} {
 		noTicket(t, a, name, bad)
 	}
