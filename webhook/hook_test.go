@@ -48,6 +48,16 @@ func TestDocumentedVector(t *testing.T) {
 	}
 }
 
+// The example of the specification is signed as it says there, so that receivers
+// can use the libraries for it.
+func TestVectorOfSpecification(t *testing.T) {
+	const want = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+	got := mustParse(t, vectorSecret).sign("msg_p5jXN8AQM9LWM0D4loKWxJek", time.Unix(1614265330, 0), []byte(`{"test": 2432232314}`))
+	if got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestParseSecret(t *testing.T) {
 	mustParse(t, " "+vectorSecret+"\n")
 	for _, bad := range []string{"", "whsec_", vectorSecret[6:], "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa", "whsec_!" + vectorSecret[7:], "WHSEC_" + vectorSecret[6:], vectorSecret + " x",
@@ -75,6 +85,8 @@ type receiver struct {
 	ids    map[string]int
 	answer func(n int) int // the status of the nth request, from 0
 	n      int
+
+	elsewhere string // where answers that are no success point to
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
@@ -100,7 +112,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	n := r.n
 	r.n++
 	if status := r.answer(n); status != 200 {
-		w.Header().Set("Location", "http://169.254.169.254/")
+		w.Header().Set("Location", r.elsewhere)
 		w.WriteHeader(status)
 		r.ids[id]++
 		return
@@ -110,14 +122,16 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 }
 
 // TestDelivery: over HTTP, every user's last head arrives, although some requests
-// fail, and nobody is sent elsewhere.
+// fail, and nobody is sent elsewhere (API7 of OWASP: forged requests).
 func TestDelivery(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("sent elsewhere: %s", r.Method) }))
+	defer elsewhere.Close()
 	r := &receiver{t: t, heads: map[mutlog.User][]mutlog.Timestamp{}, ids: map[string]int{}, answer: func(n int) int {
 		if n < 9 {
-			return []int{500, 302, 429}[n%3]
+			return []int{500, 302, 307, 429}[n%4]
 		}
 		return 200
-	}}
+	}, elsewhere: elsewhere.URL}
 	s := httptest.NewServer(r)
 	defer s.Close()
 	h, err := New(s.URL, mustParse(t, vectorSecret), slog.New(slog.DiscardHandler))
@@ -220,6 +234,37 @@ func TestWarnings(t *testing.T) {
 	})
 	if n := strings.Count(log.String(), "trying again"); n != 1 || !strings.Contains(log.String(), "401") {
 		t.Errorf("%d warnings in half a minute:\n%s", n, log.String())
+	}
+}
+
+// TestNoSecretsLogged: whatever becomes of a request, the log has neither what
+// signs it nor the URL, whose path or query may be a secret of the receiver.
+func TestNoSecretsLogged(t *testing.T) {
+	gone, plain := httptest.NewServer(nil), httptest.NewServer(nil)
+	gone.Close()
+	defer plain.Close()
+	for _, target := range []string{gone.URL, plain.URL, strings.Replace(plain.URL, "http", "https", 1)} {
+		var log bytes.Buffer
+		h, err := New(target+"/hush?key=hush", mustParse(t, vectorSecret), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &message{user: "ada", head: 1, id: "1", made: time.Now(), tries: 1}
+		for range 2 { // a warning, and then only for who wants to see all
+			h.failed(m.user, m.tries, true, h.send(t.Context(), m))
+		}
+		h.failed(m.user, m.tries, false, h.send(t.Context(), m))
+		if n := strings.Count(log.String(), "user=ada"); n != 3 {
+			t.Errorf("%d lines", n)
+		}
+		for _, secret := range []string{"hush", vectorSecret, vectorSecret[len(secretPrefix):]} {
+			if strings.Contains(log.String(), secret) {
+				t.Errorf("the log has %s:\n%s", secret, log.String())
+			}
+		}
+	}
+	if _, err := New("https://x/hush\x7f", nil, nil); err == nil || strings.Contains(err.Error(), "hush") {
+		t.Errorf("a URL that does not parse: %v", err)
 	}
 }
 
