@@ -289,6 +289,47 @@ func TestStalledStream(t *testing.T) {
 	}
 }
 
+// A client that takes nothing of a stream of events, while it goes on with the
+// others of the connection, loses that stream, and makes room for another (F30).
+func TestStalledEvents(t *testing.T) {
+	t.Parallel() // it mostly waits
+	r := newTLSRig(t, 2, func(o *server.Options) { o.MaxStreams = 1 })
+	h := r.dialHTTP2()
+	h.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	h.ask(1, "GET", "/v1/sync/events", true)
+	status := func(stream uint32) (status string) {
+		t.Helper()
+		h.until(fmt.Sprint("an answer on ", stream), func(f http2.Frame) bool {
+			headers, ok := f.(*http2.MetaHeadersFrame)
+			if ok = ok && f.Header().StreamID == stream; ok {
+				status = headers.PseudoValue("status")
+			}
+			return ok
+		})
+		return status
+	}
+	if first := status(1); first != "200" {
+		t.Fatalf("the stream is answered %s", first)
+	}
+	h.ask(3, "GET", "/v1/sync/events", true)
+	if second := status(3); second != "503" {
+		t.Fatalf("beside it, another is answered %s", second)
+	}
+	begun := time.Now()
+	h.until("a reset", func(f http2.Frame) bool {
+		return f.Header().StreamID == 1 && f.Header().Type == http2.FrameRSTStream
+	})
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("it is cut after %s", took)
+	}
+	next := uint32(5)
+	within(t, "the room of the one that was cut", func() bool {
+		h.ask(next, "GET", "/v1/sync/events", true)
+		next += 2
+		return status(next-2) == "200"
+	})
+}
+
 // A body that does not come is waited for as long as over HTTP/1.
 func TestSlowBodyOfStream(t *testing.T) {
 	r := newTLSRig(t, 2, func(o *server.Options) { o.ReadTimeout = 300 * time.Millisecond })
