@@ -285,8 +285,8 @@ func TestCompositeConflict(t *testing.T) {
 		t.Fatalf("got %+v", conflicts)
 	}
 	f.same(`{"from":"a","to":"b"}`, string(conflicts[0].Server.Data))
-	f.same([]string{"from", "to", "x"}, conflicts[0].Fields)
-	f.same([]string{}, conflicts[1].Fields) // deleted on both sides
+	f.same([]string{"x"}, conflicts[0].Fields) // a tombstone has the key, too
+	f.same([]string{}, conflicts[1].Fields)    // deleted on both sides
 
 	other, err := decode(links, `{"type":"CREATE","resource":"LINK","data":{"from":"c","to":"d"}}`)
 	if err != nil {
@@ -295,6 +295,10 @@ func TestCompositeConflict(t *testing.T) {
 	merged := f.must(Push{Base: base, Mutations: other, Merge: true, Access: access(links)})
 	f.same([]string{`{"type":"DELETE","resource":"LINK","data":{"from":"a","to":"b"}}`}, wire(t, merged.Changes))
 	f.same([]string{`{"type":"CREATE","resource":"LINK","resourceId":"c-d","data":{"from":"c","to":"d"}}`}, wireOf(merged.Mutations))
+
+	f.sent(links, `{"type":"CREATE","resource":"LINK","data":{"from":"a","to":"b","y":1}}`)
+	conflicts = f.refuse(Push{Base: base, Mutations: stale[1:], Client: "other", Access: access(links)}).Conflicts
+	f.same([]string{"y"}, conflicts[0].Fields) // what is deleted keeps its key
 }
 
 // FuzzComposite: whatever two keys are, they get identifiers that are valid and

@@ -25,24 +25,27 @@ func conflicts(tx Reader, head Timestamp, p *Push) ([]Conflict, error) {
 	}
 	for i, m := range p.Mutations {
 		if e := newest[i]; e != nil && e.Timestamp > p.Base {
-			server := change(p.Access.Kinds, e, p.Base).clone()
-			found = append(found, Conflict{i, m, server, differences(m, e.State)})
+			kinds := p.Access.Kinds
+			server := change(kinds, e, p.Base).clone()
+			found = append(found, Conflict{i, m, server, differences(kinds[m.Resource], &m, e)})
 		}
 	}
 	return found, nil
 }
 
 // differences returns the names of the top-level members that the client's
-// mutation would change on top of the server's state, nil if that is deleted.
-func differences(client Mutation, state []byte) []string {
+// mutation would change on top of e, the server's newest of the same resource. The
+// key fields of a composite one stay in the data even of a tombstone, so that
+// they are none of them.
+func differences(kind *Kind, client *Mutation, e *Entry) []string {
 	after := client.Data
 	switch client.Type {
 	case Update:
-		after = MergePatch(state, client.Data)
+		after = MergePatch(e.State, client.Data)
 	case Delete:
-		after = nil
+		after = kind.keyData(client.Data, client.ResourceID)
 	}
-	mine, theirs := membersOf(after), membersOf(state)
+	mine, theirs := membersOf(after), membersOf(kind.leaving(e))
 	names := []string{}
 	for name, value := range mine {
 		if other, found := theirs[name]; !found || !equalJSON(value, other) {

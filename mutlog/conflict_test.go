@@ -31,14 +31,14 @@ func TestDifferences(t *testing.T) {
 		{"a deletion on both sides", Delete, ``, ``, []string{}},
 	}
 	for _, test := range tests {
-		client, server := Mutation{Type: test.kind}, Mutation{}
+		client, server := Mutation{Type: test.kind}, Entry{}
 		if test.client != "" {
 			client.Data = []byte(test.client)
 		}
 		if test.server != "" {
-			server.Data = []byte(test.server)
+			server.State = []byte(test.server)
 		}
-		if diff := cmp.Diff(test.want, differences(client, server.Data)); diff != "" {
+		if diff := cmp.Diff(test.want, differences(nil, &client, &server)); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", test.name, diff)
 		}
 	}

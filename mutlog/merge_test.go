@@ -93,7 +93,7 @@ func TestMergePatchManyMembers(t *testing.T) {
 	}
 	start := time.Now()
 	got := MergePatch(object("é", 1), object(`\u00e9`, 2))
-	differences(Mutation{Type: Update, Data: got}, object(`\u00e9`, 3))
+	differences(nil, &Mutation{Type: Update, Data: got}, &Entry{State: object(`\u00e9`, 3)})
 	if want := object("é", 2); !bytes.Equal(got, want) {
 		t.Error("got something else")
 	}
