@@ -169,8 +169,37 @@ func TestExpiredRepeat(t *testing.T) {
 			t.Errorf("got %+v", refusal)
 		}
 	}
-	if answer := f.must(onHead); !answer.Replayed {
-		t.Errorf("got %+v", answer)
+	for _, onHead.Merge = range []bool{false, true} { // it missed nothing
+		if answer := f.must(onHead); !answer.Replayed {
+			t.Errorf("got %+v", answer)
+		}
+	}
+}
+
+// Rules 11 and 18: the repeat of a merged push with a key, whose changes the log
+// cannot tell any more, is answered once its device has pulled them, and no
+// sooner: it would come again and again.
+func TestExpiredRepeatWithKey(t *testing.T) {
+	f := newFixture(t)
+	first := f.next(create("a", `{}`))
+	f.next(remove("a"))
+	p := Push{Base: first, Key: "key", Merge: true, Mutations: []Mutation{create("b", `{}`)}}
+	applied := f.must(p).Head
+	f.next(create("c", `{}`))
+	f.bound(Bounds{Pruned: applied - 1, Horizon: applied - 1})
+	for _, cursor := range []Timestamp{Beginning, first, applied - 1, f.head() + 1} {
+		p.Base = cursor
+		if refusal := f.refuse(p); refusal.Reason != CursorExpired || refusal.Client != first {
+			t.Errorf("cursor %d: got %+v", cursor, refusal)
+		}
+	}
+	for _, cursor := range []Timestamp{applied, f.head()} {
+		p.Base = cursor
+		answer := f.must(p)
+		changes, err := mutlogtest.Collect(t.Context(), answer.Changes)
+		if err != nil || !answer.Replayed || answer.Head != applied || len(changes) != 0 {
+			t.Errorf("cursor %d: got %+v, %d changes, %v", cursor, answer, len(changes), err)
+		}
 	}
 }
 

@@ -52,7 +52,9 @@
 //  18. A cursor above 0 that is earlier than a tombstone that the log has dropped
 //     has expired: neither a pull nor a push of it is answered, because the log
 //     cannot tell the device what to delete. A pull under way is not finished
-//     once that is true of its cursor.
+//     once that is true of its cursor. Nor is the repeat of a merged push answered
+//     once it is true of the cursor it was merged from, unless its device has
+//     pulled since, and so needs no changes.
 //  19. Of what is older than the history is to be kept, and than repeats are to
 //     be recognised, pruning drops the mutations that a later one as old
 //     supersedes, and tombstones that are older than those are to be kept; never

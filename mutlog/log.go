@@ -113,7 +113,7 @@ func (l *Log) Push(ctx context.Context, user User, p Push) (*Pushed, error) {
 func (l *Log) push(ctx context.Context, user User, p *Push, created [][]Violation, counted *census) (*Pushed, error) {
 	var batch *Batch
 	var replayed bool
-	var head Timestamp
+	var head, since Timestamp
 	err := l.store.Update(ctx, user, func(tx Tx) (err error) {
 		if head, err = tx.Head(); err != nil {
 			return err
@@ -127,7 +127,8 @@ func (l *Log) push(ctx context.Context, user User, p *Push, created [][]Violatio
 			return err
 		}
 		if replayed = batch != nil; replayed {
-			return retell(batch, head, &bounds, p)
+			since, err = retell(batch, head, &bounds, p)
+			return err
 		}
 		if err := admit(tx, head, &bounds, p); err != nil {
 			return firstOf(created, err)
@@ -150,7 +151,10 @@ func (l *Log) push(ctx context.Context, user User, p *Push, created [][]Violatio
 	if batch == nil {
 		batch = &Batch{Base: p.Base, Previous: head}
 	}
-	return l.pushed(user, p, batch, replayed), nil
+	if !replayed {
+		since = p.Base
+	}
+	return l.pushed(user, p, batch, replayed, since), nil
 }
 
 // admit checks the cursor of a push (rules 8, 9, 12, 17 and 18).
@@ -177,14 +181,19 @@ func admit(tx Reader, head Timestamp, bounds *Bounds, p *Push) error {
 	return refusal
 }
 
-// retell refuses the repeat of a push whose answer holds changes that the log
-// cannot tell any more (rules 12, 17 and 18).
-func retell(batch *Batch, head Timestamp, bounds *Bounds, p *Push) error {
+// retell returns the cursor since which the answer to the repeat of a push tells
+// the changes. It refuses if the log cannot tell them any more (rules 12, 17 and
+// 18), unless the device has pulled them since: with its key the repeat would be
+// refused again and again.
+func retell(batch *Batch, head Timestamp, bounds *Bounds, p *Push) (since Timestamp, err error) {
 	reason := bounds.refuses(batch.Base)
-	if reason == "" || !p.Merge && batch.Base == batch.Previous {
-		return nil
+	switch {
+	case reason == "", batch.Base == batch.Previous:
+		return batch.Base, nil
+	case batch.Head() <= p.Base && p.Base <= head && bounds.refuses(p.Base) == "":
+		return p.Base, nil
 	}
-	return &OutOfSyncError{Reason: reason, Client: batch.Base, Server: head, Conflicts: []Conflict{}}
+	return 0, &OutOfSyncError{Reason: reason, Client: batch.Base, Server: head, Conflicts: []Conflict{}}
 }
 
 // firstOf returns the refusal for what is wrong with the data of CREATEs, which
@@ -267,8 +276,9 @@ func (e *Entry) follow(before *Entry) {
 	}
 }
 
-// pushed makes the answer to p, which has become batch.
-func (l *Log) pushed(user User, p *Push, batch *Batch, replayed bool) *Pushed {
+// pushed makes the answer to p, which has become batch. since is the cursor since
+// which it tells the changes.
+func (l *Log) pushed(user User, p *Push, batch *Batch, replayed bool, since Timestamp) *Pushed {
 	answer := &Pushed{Head: batch.Previous, Replayed: replayed, Mutations: make([]Mutation, len(batch.Entries))}
 	for i := range batch.Entries {
 		e := &batch.Entries[i]
@@ -278,7 +288,7 @@ func (l *Log) pushed(user User, p *Push, batch *Batch, replayed bool) *Pushed {
 	}
 	if p.Merge || batch.Base != batch.Previous {
 		answer.Changes = &Changes{Head: batch.Previous, log: l, user: user,
-			query: Query{Since: batch.Base, Access: p.Access}, upTo: batch.Base}
+			query: Query{Since: since, Access: p.Access}, upTo: since}
 	}
 	return answer
 }
