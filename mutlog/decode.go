@@ -171,6 +171,7 @@ func (d *pushDecoder) mutation(m *Mutation, index int) error {
 		case "data":
 			raw.data = value
 		case "timestamp": // accepted and ignored, so that a pulled mutation can be sent back
+			raw.timestamp = value
 		default:
 			unknown = append(unknown, clip(string(name)))
 		}
@@ -245,7 +246,7 @@ func (d *pushDecoder) syntaxError(err error) error {
 }
 
 // rawMutation holds the JSON text of the members of a mutation; nil is absent.
-type rawMutation struct{ kind, resource, resourceID, data []byte }
+type rawMutation struct{ kind, resource, resourceID, data, timestamp []byte }
 
 // check fills m from the raw members and adds the faults in the order of the
 // protocol's messages. A null is the same as an absent member.
@@ -290,7 +291,7 @@ func (d *pushDecoder) check(r *rawMutation, m *Mutation, index int) {
 		if m.Type == Create || m.Type == Update {
 			fault("data", "Missing data")
 		}
-	case r.data[0] != '{' || nesting(r.data) > MaxNesting || hasNUL(r.data):
+	case r.data[0] != '{' || forbidden(r.data):
 		fault("data", "Invalid data")
 	case len(r.data) > of.dataBytes(d.limits):
 		fault("data", "Data must not exceed %d bytes", of.dataBytes(d.limits))
@@ -300,7 +301,14 @@ func (d *pushDecoder) check(r *rawMutation, m *Mutation, index int) {
 	if of.isComposite() && (m.Data != nil || m.Type == Delete && absent(r.data)) {
 		of.identify(m, index, &d.faults)
 	}
+
+	if forbidden(r.timestamp) {
+		fault("timestamp", "Invalid timestamp")
+	}
 }
+
+// forbidden tells whether valid JSON holds what none of a push may.
+func forbidden(raw []byte) bool { return nesting(raw) > MaxNesting || hasNUL(raw) }
 
 func absent(raw []byte) bool { return raw == nil || raw[0] == 'n' }
 

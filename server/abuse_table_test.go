@@ -275,6 +275,9 @@ func abuses() (table []abuse) {
 	for _, d := range []string{`[]`, `"x"`, `1`, `true`, `"null"`, `{"a":"\u0000"}`, `{"\u0000":1}`, `{"a":["\\\u0000"]}`, `{"a":{"b":"x\u0000y"}}`} {
 		says(fmt.Sprintf("data %q", d), ve, "Invalid data at mutation[0]", data(d))
 	}
+	for _, v := range []string{`"\u0000"`, `{"\u0000":1}`, strings.Repeat("[", 65) + strings.Repeat("]", 65)} {
+		says("timestamp "+v, ve, "Invalid timestamp at mutation[0]", mutation(`"type":"DELETE","resource":"NOTE","resourceId":"a","timestamp":`+v))
+	}
 	says("data null", ve, "Missing data at mutation[0]", data("null"))
 	for i, d := range []string{`{"a":"\u0001\u001f\u007f"}`, `{"a":"\u202e\u2066"}`, `{"a":"😀","b":"\ud83d\ude00"}`, `{"a":"é","b":"é"}`, `{"__proto__":{"x":1},"constructor":1}`, `{"$ne":1,"'; DROP TABLE x; --":2}`,
 		`{"a":1e400,"b":123456789012345678901234567890.5e-7,"c":-0.0}`, spaced, `{"a":"\\u0000"}`, `{"a":"<script>alert(1)</script>"}`, `{"":{"":{}}}`, `{"a":"\/\b\f\n\r\t"}`} {
