@@ -229,6 +229,8 @@ func abuses() (table []abuse) {
 	add("101 parameters", ir, get(strings.Repeat("a&", 100)+"mutationsSince=0"))
 	add("100 parameters", "200", get(strings.Repeat("a&", 99)+"mutationsSince=0"))
 	add("a query that does not parse", ir, get("mutationsSince=0&x=%"), get("mutationsSince=0&%zz"), get("mutationsSince=0;history=true"), get("mutationsSince=0&a;b"))
+	add("a query that does not parse and means nothing", ir, request("GET", "/v1/sync/limits?x=%", ""), request("POST", "/v1/sync/events/ticket?a;b", ""),
+		request("GET", "/v1/sync/events?%zz", ""), request("GET", "/v1/sync/limits?"+strings.Repeat("a&", 100), ""))
 	add("a nested parameter", ir, get("mutationsSince[]=0"), get("mutationsSince[$gt]=0"))
 	add("an unknown parameter", "200", get("mutationsSince=0&userId=nobody&debug=true&callback=alert"))
 
@@ -336,6 +338,8 @@ func abuses() (table []abuse) {
 	for _, v := range []string{"", strings.Repeat("k", 256), "a\tb", "\xff", "a\u0085"} {
 		add(fmt.Sprintf("x-client-id %.20q", v), ir, push(goodNote, "x-client-id: "+v))
 	}
+	add("an x-client-id that means nothing", ir, request("GET", "/v1/sync/limits", "", "x-client-id:"), request("GET", "/v1/sync/limits", "", "x-client-id: a", "x-client-id: b"),
+		request("POST", "/v1/sync/events/ticket", "", "x-client-id: a\tb"), request("GET", "/v1/sync/events", "", "x-client-id: \xff"))
 	add("two x-client-ids", ir, push(goodNote, "x-client-id: a", "X-Client-Id: b"))
 	add("a hostile X-Request-Id", "200", get("mutationsSince=0", "X-Request-Id: "+strings.Repeat("x", 129)),
 		get("mutationsSince=0", "X-Request-Id: é"), get("mutationsSince=0", "X-Request-Id:"), get("mutationsSince=0", `X-Request-Id: "><script>`))

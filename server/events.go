@@ -36,10 +36,7 @@ var (
 // events answers GET /v1/sync/events with a stream of the heads of a log.
 func (s *Server) events(c echo.Context, who *auth.Principal) error {
 	r := c.Request()
-	if err := newQuery(r).err; err != nil {
-		return err
-	}
-	if _, err := clientID(r); err != nil {
+	if err := legible(r); err != nil {
 		return err
 	}
 	stream, err := s.hub.Open(lasting(c), who.User)

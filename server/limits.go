@@ -22,6 +22,9 @@ const (
 // limits answers GET /v1/sync/limits: what a client must know to make batches
 // that are not refused.
 func (s *Server) limits(c echo.Context, _ *auth.Principal) error {
+	if err := legible(c.Request()); err != nil {
+		return err
+	}
 	return write(c, func(a *answer) error {
 		a.text(`{"success":true,"data":`)
 		next := "{"

@@ -89,6 +89,16 @@ func clientID(r *http.Request) (string, error) {
 	return header(r, "x-client-id", maxNameBytes, noControls)
 }
 
+// legible refuses what no request may say, where its query and its x-client-id
+// mean nothing.
+func legible(r *http.Request) error {
+	if err := newQuery(r).err; err != nil {
+		return err
+	}
+	_, err := clientID(r)
+	return err
+}
+
 // validKey accepts printable ASCII but for an empty string in quotation marks.
 func validKey(s string) bool { return printableASCII(s) && s != `""` }
 

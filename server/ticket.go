@@ -18,7 +18,7 @@ type Tickets interface {
 
 // ticket answers POST /v1/sync/events/ticket with a ticket for a stream.
 func (s *Server) ticket(c echo.Context, who *auth.Principal) error {
-	if _, err := clientID(c.Request()); err != nil {
+	if err := legible(c.Request()); err != nil {
 		return err
 	}
 	ticket, err := s.Tickets.NewTicket(lasting(c), who)
