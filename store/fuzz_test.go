@@ -27,7 +27,7 @@ func FuzzRecord(f *testing.F) {
 				b.Entries[i].Timestamp += mutlog.Timestamp(i * int(bit%1000))
 			}
 		}
-		v, tags := encodeRecord(prefixOf(user), user, b, pruned)
+		v, tags := encodeRecord(prefixOf(user), user, b, pruned, nil)
 		r, err := parseRecord(v)
 		if err != nil {
 			t.Fatalf("%+v: %v", b, err)
@@ -118,7 +118,7 @@ func batchOf(shape, data []byte, client, key string, first, back uint64) *mutlog
 // checksums are made right, because a fuzzer would not find them.
 func FuzzRecordBytes(f *testing.F) {
 	for _, shape := range [][]byte{{0}, {1, 2, 3}, {0xff, 0x7f, 0x3c, 0x10}} {
-		v, _ := encodeRecord(prefix{1}, "u", batchOf(shape, []byte(`{"a":[1,2,3]}`), "c", "k", 1_700_000_000_000, 3), false)
+		v, _ := encodeRecord(prefix{1}, "u", batchOf(shape, []byte(`{"a":[1,2,3]}`), "c", "k", 1_700_000_000_000, 3), false, nil)
 		f.Add(v)
 	}
 	f.Add([]byte{})

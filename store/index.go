@@ -73,19 +73,74 @@ type search struct {
 }
 
 // newest finds the timestamps of the newest mutations that are not later than
-// at, or Beginning, or fails with errFar if that takes more than steps. It orders
-// searches by hash.
+// at, or Beginning, or fails with errFar if that takes more than steps. It may
+// order searches by hash.
 func (tx *boltTx) newest(searches []search, at mutlog.Timestamp, steps int) error {
 	for i := range searches {
 		s := &searches[i]
 		s.hash, s.found = hashRef(s.ref.Resource, s.ref.ResourceID), mutlog.Beginning
 	}
-	slices.SortFunc(searches, func(a, b search) int { return bytes.Compare(a.hash[:], b.hash[:]) })
+	if tx.write != nil {
+		tx.known = knownHashes(searches)
+	}
 	if err := tx.searchTail(searches, at); err != nil {
 		return err
 	}
 	return tx.searchIndex(searches, at, steps)
 }
+
+// hashes are those of resources that were searched for, which are nearly always
+// those that are appended then.
+type hashes struct {
+	refs []mutlog.Ref
+	of   []hash
+}
+
+func knownHashes(searches []search) *hashes {
+	h := &hashes{make([]mutlog.Ref, len(searches)), make([]hash, len(searches))}
+	for i := range searches {
+		h.refs[i], h.of[i] = searches[i].ref, searches[i].hash
+	}
+	return h
+}
+
+// at returns the hash of ref, which the i-th search may have been for. h may be nil.
+func (h *hashes) at(i int, ref mutlog.Ref) hash {
+	if h != nil && i < len(h.refs) && h.refs[i] == ref {
+		return h.of[i]
+	}
+	return hashRef(ref.Resource, ref.ResourceID)
+}
+
+// tagged finds searches by their tags: a hash table with open addressing, and
+// before it one bit for each value of the first 12 bits of a tag, because nearly
+// all tags of places are of other resources.
+type tagged struct {
+	bits  [64]uint64
+	slots []int32 // each holds the index of a search + 1, or 0
+}
+
+func newTagged(searches []search) *tagged {
+	size := 8
+	for size < 2*len(searches) {
+		size *= 2
+	}
+	t := &tagged{slots: make([]int32, size)}
+	for i := range searches {
+		tag := searches[i].hash.tag()
+		t.bits[tag>>26] |= 1 << (tag >> 20 % 64)
+		slot := t.slot(tag)
+		for t.slots[slot] != 0 {
+			slot = t.after(slot)
+		}
+		t.slots[slot] = int32(i) + 1
+	}
+	return t
+}
+
+func (t *tagged) may(tag uint32) bool { return t.bits[tag>>26]&(1<<(tag>>20%64)) != 0 }
+func (t *tagged) slot(tag uint32) int { return int(tag) & (len(t.slots) - 1) }
+func (t *tagged) after(slot int) int  { return (slot + 1) & (len(t.slots) - 1) }
 
 // readTail reads the places behind the index, the newest first.
 func (tx *boltTx) readTail() error {
@@ -109,37 +164,39 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 	if err := tx.readTail(); err != nil {
 		return err
 	}
-	// Nearly all tags are of other resources, which one bit each tells.
-	var sought [4]uint64
-	for i := range searches {
-		first := searches[i].hash[0]
-		sought[first/64] |= 1 << (first % 64)
+	sought := newTagged(searches)
+	for i := range tx.tail {
+		if err := tx.searchPlace(searches, sought, &tx.tail[i], at); err != nil {
+			return err
+		}
 	}
-	for _, pl := range tx.tail {
-		for i := pl.n - 1; i >= 0; i-- {
-			if first := pl.tags[4*i]; sought[first/64]&(1<<(first%64)) == 0 {
+	return nil
+}
+
+// searchPlace takes from the batch at pl what is sought and not found yet.
+func (tx *boltTx) searchPlace(searches []search, sought *tagged, pl *place, at mutlog.Timestamp) (err error) {
+	var r record // of pl, once it is needed
+	for i := pl.n - 1; i >= 0; i-- {
+		tag := pl.tag(i)
+		if !sought.may(tag) || !pl.pruned && pl.first+mutlog.Timestamp(i) > at {
+			continue
+		}
+		for slot := sought.slot(tag); sought.slots[slot] != 0; slot = sought.after(slot) {
+			s := &searches[sought.slots[slot]-1]
+			if s.found != mutlog.Beginning || s.hash.tag() != tag {
 				continue
 			}
-			if !pl.pruned && pl.first+mutlog.Timestamp(i) > at {
-				continue
+			if r.n == 0 {
+				if r, err = tx.record(*pl); err != nil {
+					return err
+				}
 			}
-			tag := pl.tag(i)
-			j := sort.Search(len(searches), func(j int) bool { return searches[j].hash.tag() >= tag })
-			for ; j < len(searches) && searches[j].hash.tag() == tag; j++ {
-				if searches[j].found != mutlog.Beginning {
-					continue
-				}
-				r, err := tx.record(pl)
-				if err != nil {
-					return err
-				}
-				e, err := r.entry(i)
-				if err != nil {
-					return err
-				}
-				if e.Timestamp <= at && e.Ref() == searches[j].ref {
-					searches[j].found, searches[j].entry = e.Timestamp, &e
-				}
+			e, err := r.entry(i)
+			if err != nil {
+				return err
+			}
+			if e.Timestamp <= at && e.Ref() == s.ref {
+				s.found, s.entry = e.Timestamp, &e
 			}
 		}
 	}
@@ -150,6 +207,7 @@ func (tx *boltTx) searchIndex(searches []search, at mutlog.Timestamp, steps int)
 	if tx.settled == mutlog.Beginning {
 		return nil
 	}
+	slices.SortFunc(searches, func(a, b search) int { return bytes.Compare(a.hash[:], b.hash[:]) })
 	var c chunk
 	for i := range searches {
 		s := &searches[i]

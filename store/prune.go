@@ -146,7 +146,7 @@ func (p *pruneWrite) encode(tx *boltTx, left *mutlog.Batch) {
 		if entries = entries[n:]; len(entries) == 0 {
 			b.Live = left.Live
 		}
-		record, tags := encodeRecord(tx.prefix, "", b, true)
+		record, tags := encodeRecord(tx.prefix, "", b, true, nil)
 		p.left = append(p.left, leftBatch{record, place{first: b.First(), last: b.Head(), n: n, bounded: true, pruned: true, tags: tags}})
 		previous = b.Head()
 	}

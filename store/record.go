@@ -140,9 +140,9 @@ func (r *record) place(group uint64, index int) place {
 }
 
 // encodeRecord returns the record of b, and where its tags are in it. name is for
-// the first batch of a log. pruned says
-// that b is what pruning has left.
-func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch, pruned bool) (v, tags []byte) {
+// the first batch of a log. pruned says that b is what pruning has left. known,
+// which may be nil, spares hashing what was searched for.
+func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch, pruned bool, known *hashes) (v, tags []byte) {
 	size := recordHeader + 64 + len(b.Client) + len(b.Key) + len(name)
 	for i := range b.Entries {
 		e := &b.Entries[i]
@@ -185,7 +185,7 @@ func encodeRecord(p prefix, name mutlog.User, b *mutlog.Batch, pruned bool) (v, 
 	}
 	header := len(v)
 	for i := range b.Entries {
-		h := hashRef(b.Entries[i].Resource, b.Entries[i].ResourceID)
+		h := known.at(i, b.Entries[i].Ref())
 		v = append(v, h[:4]...)
 	}
 	table := len(v)

@@ -20,6 +20,7 @@ type boltTx struct {
 	prefix prefix
 	cursor *bolt.Cursor // over the bucket "logs"
 	write  *write       // what is to be appended; nil in a View
+	known  *hashes      // of what was searched for last, in an Update
 	name   mutlog.User  // in an Update
 
 	// The recent places, until folded says where the folded ones end those
@@ -476,7 +477,7 @@ func (tx *boltTx) Append(b *mutlog.Batch) error {
 	if head != mutlog.Beginning {
 		name = ""
 	}
-	w.record, w.place.tags = encodeRecord(tx.prefix, name, b, w.place.pruned)
+	w.record, w.place.tags = encodeRecord(tx.prefix, name, b, w.place.pruned, tx.known)
 	w.place.apart = b.Key != "" || b.Base != b.Previous || name != ""
 	return nil
 }
