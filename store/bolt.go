@@ -81,6 +81,7 @@ type Bolt struct {
 	gaps        atomic.Uint64 // how often logs have got gaps
 	folds       atomic.Uint64 // how often recent places were forgotten
 	followers   followers
+	kept        kept
 
 	// The committer's:
 	state     state  // of the newest transaction
@@ -510,6 +511,7 @@ func (s *Bolt) Close() error {
 	}
 	s.stopped = true
 	s.stopping.Unlock()
+	s.kept.forget()
 	if !first {
 		return nil
 	}

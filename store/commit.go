@@ -423,6 +423,9 @@ func (s *Bolt) publish(c *commit) {
 	if c.gaps {
 		s.gaps.Add(1)
 	}
+	if c.edited {
+		s.kept.forget()
+	}
 	s.followers.tell(c.writes)
 }
 

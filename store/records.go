@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -50,8 +51,63 @@ func decodeKept(k, v []byte) (r mutlog.Record, err error) {
 	return r, nil
 }
 
+// kept are the records that were asked for since one was last changed: the token
+// of each request is one, and so is the mark that there is any.
+type kept struct {
+	mu      sync.RWMutex
+	values  map[mutlog.RecordKey][]byte // nil for one that there is not
+	changes int
+}
+
+const (
+	maxKept      = 4096
+	maxKeptValue = 1 << 10
+)
+
+// get returns a record, if it is known, in memory of the caller's, and else what
+// put asks for.
+func (k *kept) get(key mutlog.RecordKey) (value []byte, known bool, changes int) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	value, known = k.values[key]
+	return bytes.Clone(value), known, k.changes
+}
+
+// put adds a record that was read after get, unless one was changed meanwhile.
+func (k *kept) put(key mutlog.RecordKey, value []byte, changes int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changes != changes || len(value) > maxKeptValue || len(k.values) >= maxKept {
+		return
+	}
+	if k.values == nil {
+		k.values = map[mutlog.RecordKey][]byte{}
+	}
+	key.Kind, key.Owner, key.Name = strings.Clone(key.Kind), strings.Clone(key.Owner), strings.Clone(key.Name)
+	k.values[key] = bytes.Clone(value)
+}
+
+// forget is for when records may have changed.
+func (k *kept) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.values = nil
+	k.changes++
+}
+
 // Record implements mutlog.Store.
 func (s *Bolt) Record(ctx context.Context, key mutlog.RecordKey) (value []byte, err error) {
+	value, known, changes := s.kept.get(key)
+	if known && ctx.Err() == nil && !s.isFailed.Load() {
+		return value, nil
+	}
+	if value, err = s.readRecord(ctx, key); err == nil {
+		s.kept.put(key, value, changes)
+	}
+	return value, err
+}
+
+func (s *Bolt) readRecord(ctx context.Context, key mutlog.RecordKey) (value []byte, err error) {
 	k, err := recordKey(key)
 	if err != nil {
 		return nil, err
