@@ -198,12 +198,7 @@ func (d *pushDecoder) object(member func(name []byte) error) error {
 		if err != nil {
 			return err
 		}
-		if bytes.IndexByte(name, '\\') < 0 {
-			name = name[1 : len(name)-1]
-		} else {
-			name = []byte(unquote(name))
-		}
-		if err := member(name); err != nil {
+		if err := member(meaning(name)); err != nil {
 			return err
 		}
 	}
@@ -329,12 +324,15 @@ func text(raw []byte) (s string, ok bool) {
 }
 
 // unquote returns the value of a valid JSON string.
-func unquote(raw []byte) string {
+func unquote(raw []byte) string { return string(meaning(raw)) }
+
+// meaning is unquote, but may alias raw.
+func meaning(raw []byte) []byte {
 	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1])
+		return raw[1 : len(raw)-1]
 	}
 	s, _ := jsontext.AppendUnquote(nil, raw) // raw has been validated
-	return string(s)
+	return s
 }
 
 // nesting returns how deep objects and arrays nest in valid JSON.

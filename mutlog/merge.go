@@ -32,22 +32,43 @@ func MergePatch(target, patch []byte) []byte {
 // patch is a parsed patch.
 type patch struct {
 	members []edit
-	byName  map[string]int // places in members, by what names mean however they are escaped
+	byName  map[string]int // places in members, by what their names mean, once there are more than fewMembers
 }
+
+// fewMembers is up to how many members are as soon gone through as looked up.
+const fewMembers = 8
 
 // edit is a member of a patch: a value, an object to merge, or neither, to
 // remove the member.
 type edit struct {
 	name   []byte // JSON text
+	means  []byte // name without quotation marks and escapes
 	value  []byte
 	object *patch
 	used   bool // the target has such a member
 }
 
+// find returns the member whose name means the same, however it is escaped; nil
+// if there is none.
+func (p *patch) find(means []byte) *edit {
+	if p.byName != nil {
+		if i, found := p.byName[string(means)]; found {
+			return &p.members[i]
+		}
+		return nil
+	}
+	for i := range p.members {
+		if bytes.Equal(p.members[i].means, means) {
+			return &p.members[i]
+		}
+	}
+	return nil
+}
+
 func parsePatch(r *reader) *patch {
-	p := &patch{byName: map[string]int{}}
+	p := &patch{}
 	r.object(func(name []byte) {
-		c := edit{name: name}
+		c := edit{name: name, means: meaning(name)}
 		switch r.json.PeekKind() {
 		case 'n':
 			r.value()
@@ -56,9 +77,14 @@ func parsePatch(r *reader) *patch {
 		default:
 			c.value = r.value()
 		}
-		p.byName[unquote(name)] = len(p.members)
 		p.members = append(p.members, c)
 	})
+	if len(p.members) > fewMembers {
+		p.byName = make(map[string]int, len(p.members))
+		for i := range p.members {
+			p.byName[string(p.members[i].means)] = i
+		}
+	}
 	return p
 }
 
@@ -66,12 +92,11 @@ func parsePatch(r *reader) *patch {
 func (p *patch) merge(out []byte, r *reader) []byte {
 	start := len(out)
 	r.object(func(name []byte) {
-		i, found := p.byName[unquote(name)]
-		if !found {
+		c := p.find(meaning(name))
+		if c == nil {
 			out = append(appendName(out, start, name), r.value()...)
 			return
 		}
-		c := &p.members[i]
 		c.used = true
 		if c.object != nil && r.json.PeekKind() == '{' {
 			out = c.object.merge(appendName(out, start, name), r)

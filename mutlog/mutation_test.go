@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -70,6 +71,15 @@ func TestAppendQuoted(t *testing.T) {
 		var back string
 		if err := json.Unmarshal(AppendQuoted(nil, s), &back); err != nil || back != s {
 			t.Errorf("%q: got %q, %v", s, back, err)
+		}
+	}
+	for c := range 128 { // each byte at each place of the eight that are looked at together, and behind them
+		for at := range 19 {
+			s := strings.Repeat("x", at) + string(rune(c)) + strings.Repeat("y", 18-at)
+			want, err := jsontext.AppendQuote(nil, s)
+			if got := AppendQuoted(nil, s); err != nil || string(got) != string(want) {
+				t.Fatalf("%q: got %s, want %s, %v", s, got, want, err)
+			}
 		}
 	}
 }

@@ -199,10 +199,11 @@ func (c *Changes) offer(e *Entry, emit func(*Mutation)) {
 	case q.Limit > 0 && c.given > high:
 		c.HasMore = true
 	case c.given > low:
+		kind := q.Access.Kinds[e.Resource]
 		if c.out = e.Mutation; !q.History {
-			c.out = change(q.Access.Kinds, e, q.Since)
+			c.out.Type, c.out.Data = changeType(e, q.Since), kind.leaving(e)
 		}
-		q.Access.Kinds[e.Resource].hideID(&c.out)
+		kind.hideID(&c.out)
 		emit(&c.out)
 		c.NextAfter = e.Timestamp
 	}
@@ -210,16 +211,21 @@ func (c *Changes) offer(e *Entry, emit func(*Mutation)) {
 }
 
 // change returns what a device with the cursor since is told of a resource
-// whose newest mutation is e (rule 13): its complete state as a CREATE if its
-// life began later than since, else as an UPDATE, or a tombstone.
+// whose newest mutation is e (rule 13): its complete state, or a tombstone.
 func change(kinds Kinds, e *Entry, since Timestamp) Mutation {
-	m := Mutation{Type: Update, Resource: e.Resource, ResourceID: e.ResourceID, Timestamp: e.Timestamp,
-		Data: kinds[e.Resource].leaving(e)}
+	m := e.Mutation
+	m.Type, m.Data = changeType(e, since), kinds[e.Resource].leaving(e)
+	return m
+}
+
+// changeType is CREATE for a life that began later than since, else UPDATE, and
+// DELETE for a tombstone (rule 13).
+func changeType(e *Entry, since Timestamp) Type {
 	switch {
 	case !e.Live():
-		m.Type = Delete
+		return Delete
 	case e.Born > since:
-		m.Type = Create
+		return Create
 	}
-	return m
+	return Update
 }
