@@ -47,8 +47,24 @@ type problem struct {
 
 var noDetails = []byte("{}")
 
-// problemOf is the one place where errors become answers.
+// problemOf returns what err becomes on the wire.
 func problemOf(c echo.Context, err error) problem {
+	p := classify(c, err)
+	var invalid *mutlog.ValidationError
+	var outOfSync *mutlog.OutOfSyncError
+	switch {
+	case p.details != nil:
+	case errors.As(err, &invalid):
+		p.details = faultDetails(invalid.Faults)
+	case errors.As(err, &outOfSync):
+		p.details = outOfSyncDetails(outOfSync)
+	}
+	return p
+}
+
+// classify is the one place where errors become answers. It leaves out details
+// that can be long.
+func classify(c echo.Context, err error) problem {
 	var (
 		scope       *auth.ScopeError
 		kind        *mutlog.ScopeError
@@ -82,11 +98,11 @@ func problemOf(c echo.Context, err error) problem {
 		p.details = fmt.Appendf(nil, `{"offset":%d}`, syntax.Offset)
 		return p
 	case errors.As(err, &invalid):
-		return unprocessable("ValidationError", invalid.Error(), faultDetails(invalid.Faults))
+		return unprocessable("ValidationError", invalid.Error(), nil)
 	case errors.Is(err, mutlog.ErrKeyReused):
 		return unprocessable("IdempotencyKeyReuseError", "This Idempotency-Key was used for other mutations", noDetails)
 	case errors.As(err, &outOfSync):
-		return problem{http.StatusConflict, "conflict", "OutOfSyncError", outOfSync.Error(), outOfSyncDetails(outOfSync)}
+		return problem{http.StatusConflict, "conflict", "OutOfSyncError", outOfSync.Error(), nil}
 	case errors.As(err, &tooLarge):
 		return problem{http.StatusRequestEntityTooLarge, "payload_too_large", "PayloadTooLargeError", tooLarge.Error(),
 			fmt.Appendf(nil, `{"limit":%d}`, tooLarge.limit)}

@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -86,7 +88,17 @@ func requestID(r *http.Request) string {
 	if ids := r.Header["X-Request-Id"]; len(ids) == 1 && len(ids[0]) <= 128 && printableASCII(ids[0]) {
 		return ids[0]
 	}
-	return ulid.Make().String()
+	return newULID()
+}
+
+// newULID returns a new ULID. Those of one millisecond are in no order, for which
+// all requests would have to wait for one lock.
+func newULID() string {
+	var id ulid.ULID
+	id.SetTime(ulid.Now()) // fails after the year 10889
+	binary.BigEndian.PutUint64(id[6:], rand.Uint64())
+	binary.BigEndian.PutUint16(id[14:], uint16(rand.Uint32()))
+	return id.String()
 }
 
 // printableASCII reports whether s is not empty and all of 0x20 to 0x7e.

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"tidemark/mutlog"
 )
 
@@ -99,7 +97,7 @@ func (g *gate) refuse(c net.Conn) {
 		body := p.appendEnvelope(nil)
 		_, err := fmt.Fprintf(c, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
 			"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Request-Id: %s\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
-			len(body), ulid.Make(), body)
+			len(body), newULID(), body)
 		half, ok := c.(interface{ CloseWrite() error })
 		if err != nil || !ok || half.CloseWrite() != nil {
 			return

@@ -84,7 +84,7 @@ func toldHead(h http.Header) (mutlog.Timestamp, bool) {
 
 // refusalOf says what a device is answered with.
 func refusalOf(c echo.Context, err error, cursor mutlog.Timestamp) *devices.Refusal {
-	p := problemOf(c, err)
+	p := classify(c, err)
 	r := &devices.Refusal{Status: p.status, Code: p.code, Cursor: cursor}
 	if outOfSync := (*mutlog.OutOfSyncError)(nil); errors.As(err, &outOfSync) {
 		r.Reason = outOfSync.Reason
