@@ -107,7 +107,7 @@ func TestF15TruncatedWhileOpen(t *testing.T) {
 			if status, _ := f.push(s, b); status == http.StatusOK {
 				t.Errorf("%s: a push behind the damage is acknowledged", name)
 			}
-			code := s.exit(5 * time.Second)
+			code := s.exit(20 * time.Second)
 			stop()
 			wait()
 			if code == 0 {
@@ -212,7 +212,7 @@ func (r *flips) serve(t *testing.T, path, mode string, want map[string]string, w
 	s := launch(t, path, options{args: []string{"--check", mode}})
 	defer s.kill()
 	if !s.await() {
-		if code := s.exit(time.Second); code != 65 || strings.Contains(s.stderr.String(), "goroutine ") {
+		if code := s.exit(10 * time.Second); code != 65 || strings.Contains(s.stderr.String(), "goroutine ") {
 			t.Errorf("%s: the server exits with %d: %s", where, code, s.stderr.tail())
 		}
 		r.refused.Add(1)

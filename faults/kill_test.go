@@ -35,6 +35,9 @@ func TestF1KillUnderLoad(t *testing.T) {
 			f.logs, f.byID = map[string]*journal{}, map[string]*batch{}
 		}
 		s := start(t, store, options{fold: folds[i/5%len(folds)]})
+		if s.ready > allowed(2*time.Second) {
+			t.Errorf("start %d took %v", i, s.ready)
+		}
 		slowest = max(slowest, s.ready)
 		f.settle(s)
 		began := time.Now()
@@ -53,9 +56,6 @@ func TestF1KillUnderLoad(t *testing.T) {
 		}
 	}
 	rate := float64(f.acks.Load()) / busy.Seconds()
-	if slowest > 2*time.Second {
-		t.Errorf("the slowest start took %v", slowest)
-	}
 	if rate < 100 {
 		t.Errorf("only %.0f pushes a second: too idle to prove anything", rate)
 	}
@@ -208,7 +208,7 @@ func TestF37TwoServers(t *testing.T) {
 	for _, s := range []*server{a, b} {
 		if s.await() {
 			served++
-		} else if code := s.exit(time.Second); code != 75 {
+		} else if code := s.exit(10 * time.Second); code != 75 {
 			t.Errorf("the server that came second exits with %d, want 75: %s", code, s.stderr.tail())
 		}
 	}

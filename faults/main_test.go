@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -77,6 +78,17 @@ func size(each, withLong int) int {
 		return max(each/10, 1)
 	}
 	return each
+}
+
+// allowed is how long what must be done within limit may take here: machines that
+// run other things beside the tests have less time for each. What was measured
+// is printed as it is.
+func allowed(limit time.Duration) time.Duration {
+	var load float64
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		fmt.Sscan(string(b), &load)
+	}
+	return time.Duration(float64(limit) * max(1, load/float64(runtime.NumCPU())))
 }
 
 // newRandom returns the random choices of a test, the same for the same -seed.

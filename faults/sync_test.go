@@ -74,7 +74,7 @@ func TestF6LyingDisk(t *testing.T) {
 					after := launch(t, path, options{})
 					switch {
 					case !after.await():
-						if code := after.exit(time.Second); code != 65 {
+						if code := after.exit(10 * time.Second); code != 65 {
 							t.Fatalf("the server refuses with %d: %s", code, after.stderr.tail())
 						}
 						oneLine(t, after.stderr.String())
@@ -143,8 +143,12 @@ func failSyncs(t *testing.T, kind disk.Kind, positions int) {
 				return nil
 			})
 			at := <-failed
-			code := s.exit(5 * time.Second)
-			slowest = max(slowest, time.Since(at))
+			code := s.exit(20 * time.Second)
+			took := time.Since(at)
+			if took > allowed(time.Second) {
+				t.Errorf("position %d: the end took %v", position, took)
+			}
+			slowest = max(slowest, took)
 			if code != 74 {
 				t.Fatalf("position %d: the server exits with %d after a failed sync: %s", position, code, s.stderr.tail())
 			}
@@ -165,9 +169,6 @@ func failSyncs(t *testing.T, kind disk.Kind, positions int) {
 			total.replay, total.anew = total.replay+f.replay, total.anew+f.anew
 			failures++
 		}
-	}
-	if slowest > time.Second {
-		t.Errorf("the slowest end after a failure took %v", slowest)
 	}
 	what := map[disk.Kind]string{disk.Sync: "syncs of data and meta pages", disk.Write: "writes"}[kind]
 	counts(t, "%d failed %s at %d positions, exit 74 within %d ms, %s", failures, what, positions, slowest.Milliseconds(), total.result())
@@ -253,7 +254,7 @@ func TestF9SlowSyncs(t *testing.T) {
 	}
 	slices.Sort(reads)
 	median, worst := reads[len(reads)/2], reads[len(reads)-1]
-	if worst > delay+500*time.Millisecond {
+	if worst > delay+allowed(500*time.Millisecond) {
 		t.Errorf("a read took %v, longer than one sync", worst)
 	}
 	began := time.Now()
@@ -261,7 +262,7 @@ func TestF9SlowSyncs(t *testing.T) {
 	quick.awaitAcks(100)
 	stop()
 	wait()
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > allowed(2*time.Second) {
 		t.Errorf("100 pushes took %v after the syncs were quick again", took)
 	}
 	s.client.CloseIdleConnections()

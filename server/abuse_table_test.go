@@ -1,7 +1,7 @@
 package server_test
 
-// The table of hostile requests and their exact answers. Not here, because what they need is not there yet: tokens and
-// scopes, JWTs, rate limits, streams, and bodies that are sent compressed.
+// The table of hostile requests and their exact answers. Those that need tokens, scopes, rates or streams are in
+// auth_test.go, scopes_test.go, rate_test.go and events_test.go, forged JWTs in auth/jwt_test.go.
 
 import (
 	"fmt"
@@ -136,6 +136,8 @@ func abuses() (table []abuse) {
 	add("a header without a name", "400", get("mutationsSince=0", ": a"))
 	add("a header without a colon", "400", get("mutationsSince=0", "X-A"))
 	add("a header that goes on in the next line", "200", get("mutationsSince=0", "X-A: a\r\n b"))
+	table = append(table, abuse{name: "a user that is folded into another header", want: "200", raw: request("GET", "/v1/sync?mutationsSince=0", "", "X-A: a\r\n X-User-Id: full"),
+		message: `{"success":true,"data":{"lastMutationAt":-1,"mutations":[]}}` + "\n"})
 	add("bare line feeds", "200", strings.ReplaceAll(get("mutationsSince=0"), "\r\n", "\n"))
 	add("bare carriage returns", "400", strings.ReplaceAll(get("mutationsSince=0"), "\r\n", "\r")+"\r\n\r\n")
 	add("another Expect", "417", push(goodNote, "Expect: 200-ok"))

@@ -8,7 +8,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -299,6 +301,32 @@ func TestRefusalsOfCredentials(t *testing.T) {
 	g.refused(refusal{"POST", "/v1/sync?lastMutationAt=x", "{", []string{"x-auth-token: " + read}, 403, "The token lacks the scope sync", `{"scope":"sync"}`})
 	if head, err := g.rules.Head(context.Background(), "alice"); err != nil || head != mutlog.Beginning {
 		t.Errorf("a refusal has changed the log: %d, %v", head, err)
+	}
+	g.noSecretsLogged()
+}
+
+// A header that goes on in the next line is one header: a token in the line behind another's is none, and one that is
+// told in two lines is the same as in one.
+func TestFoldedHeaders(t *testing.T) {
+	g := newGuarded(t, false)
+	text, _ := g.token("alice", auth.ScopeSync)
+	for headers, want := range map[string]string{
+		"X-A: a\r\n Authorization: Bearer " + text:   "HTTP/1.1 401 ",
+		"X-A: a\r\n\tx-auth-token: " + text:          "HTTP/1.1 401 ",
+		"Authorization: Bearer\r\n " + text:          "HTTP/1.1 200 ",
+		"Authorization: Basic\r\n Bearer " + text:    "HTTP/1.1 401 ",
+		"Authorization: Bearer " + text + "\r\n xyz": "HTTP/1.1 401 ",
+	} {
+		c, err := net.Dial("tcp", g.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET /v1/sync?mutationsSince=0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n\r\n", headers)
+		got, err := io.ReadAll(c)
+		c.Close()
+		if err != nil || !strings.HasPrefix(string(got), want) {
+			t.Errorf("%q: %q, %v, want %s", headers, got, err, want)
+		}
 	}
 	g.noSecretsLogged()
 }

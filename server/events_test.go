@@ -267,6 +267,30 @@ func TestStreamLimits(t *testing.T) {
 	})
 }
 
+// TestStreamsOfOneUser: of a thousand that one user opens the first are served, and the user's requests, too.
+func TestStreamsOfOneUser(t *testing.T) {
+	const most, tries = 16, 1000
+	r := newRig(t, func(o *server.Options) { o.MaxStreamsPerUser = most })
+	served := 0
+	for i := range tries {
+		f, refused := r.tryFollow("X-User-Id: anna")
+		switch {
+		case f != nil:
+			served++
+		case refused.StatusCode != 429 || refused.Header.Get("Retry-After") == "":
+			t.Fatalf("stream %d: %d %s", i, refused.StatusCode, refused.body)
+		}
+	}
+	if served != most {
+		t.Errorf("%d of %d streams are served, want %d", served, tries, most)
+	}
+	for _, user := range []string{"anna", "ben"} {
+		if a := r.get("mutationsSince=-1", "X-User-Id: "+user); a.StatusCode != 200 {
+			t.Errorf("a pull of %s: %d %s", user, a.StatusCode, a.body)
+		}
+	}
+}
+
 // within fails the test unless what becomes true soon.
 func within(t testing.TB, name string, what func() bool) {
 	t.Helper()

@@ -6,7 +6,7 @@ import (
 )
 
 // undecided is how long the search for an order may take.
-const undecided = 30 * time.Second
+const undecided = 2 * time.Minute
 
 // judge holds the record against the invariants and the model.
 func (r *run) judge(counts *tally) {

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -52,6 +53,16 @@ func size(each, withLong int) int {
 		return withLong
 	}
 	return each
+}
+
+// allowed is how long what must be done within limit may take here: machines that run other things beside the tests have
+// less time for each. What was measured is printed as it is.
+func allowed(limit time.Duration) time.Duration {
+	var load float64
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		fmt.Sscan(string(b), &load)
+	}
+	return time.Duration(float64(limit) * max(1, load/float64(runtime.NumCPU())))
 }
 
 // counts prints the line of a row.
