@@ -246,6 +246,11 @@ func TestF13Unwritable(t *testing.T) {
 	d.Reset(d.Files())
 	s = start(t, store, options{})
 	f.settle(s)
+	stop, wait := f.run(s, newRandom(t))
+	f.awaitAcks(50)
+	stop()
+	wait()
+	f.settle(s)
 	s.stop()
 	counts(t, "5 starts that cannot write refused with 73 and one line, 1 server without the right to write ended with 74, %s", f.result())
 }

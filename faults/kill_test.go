@@ -126,6 +126,7 @@ func TestF2KillAtEachStep(t *testing.T) {
 				fresh.verify(s, true)
 				s.kill()
 				check(t, store)
+				total.acks.Add(fresh.acks.Load())
 				total.replay, total.anew = total.replay+fresh.replay, total.anew+fresh.anew
 				if !hit {
 					break
@@ -136,6 +137,9 @@ func TestF2KillAtEachStep(t *testing.T) {
 				t.Fatalf("%s, killed after the step: %t", name, after)
 			}
 		}
+	}
+	if kills < 100 || steps < 10 {
+		t.Errorf("only %d kills at up to %d steps: commits were not met", kills, steps)
 	}
 	counts(t, "%d kills at each of up to %d steps of a commit, %s", kills, steps, total.result())
 }

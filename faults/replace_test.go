@@ -91,6 +91,9 @@ func TestF18Replace(t *testing.T) {
 			}
 		}
 	}
+	if crashes < 30 {
+		t.Errorf("only %d crashes: too few steps were met", crashes)
+	}
 	counts(t, "%d kills and power cuts at up to %d steps of compact and restore, the one store or the other each time", crashes, most)
 }
 

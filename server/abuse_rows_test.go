@@ -150,8 +150,8 @@ func TestSlowClientsAreCut(t *testing.T) {
 	}
 }
 
-// TestPanicInHandler (F22): a panic is a 500 with an id that the log explains, and the next request is answered.
-func TestPanicInHandler(t *testing.T) {
+// TestF22PanicInHandler: a panic is a 500 with an id that the log explains, and the next request is answered.
+func TestF22PanicInHandler(t *testing.T) {
 	x := newTarget(t, func(o *server.Options) {
 		o.Authenticate = func(r *http.Request) (*auth.Principal, error) {
 			if r.Header.Get("X-Panic") != "" {
@@ -190,9 +190,9 @@ func TestPanicInHandler(t *testing.T) {
 	}
 }
 
-// TestPanicInCommit (F22): a panic in the middle of a transaction leaves nothing of it behind, neither in the store nor
+// TestF22PanicInCommit: a panic in the middle of a transaction leaves nothing of it behind, neither in the store nor
 // held.
-func TestPanicInCommit(t *testing.T) {
+func TestF22PanicInCommit(t *testing.T) {
 	broken := true
 	x := newTarget(t, func(o *server.Options) {
 		newID := o.Log.NewID

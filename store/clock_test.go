@@ -37,11 +37,11 @@ func jump(t *rapid.T, now int64) int64 {
 	return now
 }
 
-// TestClock: whatever the clock does, the heads of a log strictly increase, each
+// TestF23Clock: whatever the clock does, the heads of a log strictly increase, each
 // batch gets max(now, head + 1) and the following, and all stay below 2^53
 // (rule 3). That a head is far ahead of the clock stops neither a push nor the
 // start of a server.
-func TestClock(t *testing.T) {
+func TestF23Clock(t *testing.T) {
 	t.Run("bolt", func(t *testing.T) { testClock(t, filepath.Join(t.TempDir(), "tidemark.db")) })
 	t.Run("postgres", func(t *testing.T) { testClock(t, postgrestest.URL(t)) })
 }

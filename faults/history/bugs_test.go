@@ -35,7 +35,7 @@ var bugs = []bug{
 	{name: "08-race-refused", rules: []string{"linear"}},
 	{name: "08-serialization-refused", test: "./store TestF35GivenUpAtEachStatement"},
 	{name: "09-raw-clock", rules: []string{"I1", "I9", "I16", "linear"}},
-	{name: "09-raw-clock", test: "./store TestClock"},
+	{name: "09-raw-clock", test: "./store TestF23Clock"},
 	{name: "10-truncated-pull", rules: []string{"I11"}},
 	{name: "11-told-before-commit", test: "./store TestConformance/bolt/Follow"},
 	{name: "12-batch-in-two", rules: []string{"I7"}},

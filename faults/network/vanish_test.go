@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -18,7 +21,7 @@ import (
 )
 
 // TestF25ClientDies: a device that dies after it has sent a push has it applied or not; its repeat finds out, and it is
-// applied once. F26, where the answer is lost on the way, looks the same to the server.
+// applied once.
 func TestF25ClientDies(t *testing.T) {
 	s := start(t, "", 0, nil)
 	users, pushes := 8, size(40, 2_000)
@@ -85,6 +88,101 @@ func TestF25ClientDies(t *testing.T) {
 		t.Error("one of the two did not happen: no test")
 	}
 	s.check()
+}
+
+// TestF26AnswerLost: the server applies a push, and a part of the answer gets lost on the way, or all of it. The device
+// repeats the push until it hears, with a key or without, at once or after it has pulled: each is applied once, and
+// every repeat gets the answer that was lost.
+func TestF26AnswerLost(t *testing.T) {
+	s := start(t, "", 0, nil)
+	var lost atomic.Int64
+	proxy := httptest.NewServer(s.losing(0.4, &lost))
+	defer proxy.Close()
+	users, pushes := 8, size(60, 3_000)
+	var replayed atomic.Int64
+	begun := time.Now()
+	var wg sync.WaitGroup
+	for u := range users {
+		wg.Go(func() {
+			far := *s // the server as it is seen through the proxy
+			far.addr = proxy.Listener.Addr().String()
+			user, head := fmt.Sprint("loses-", u), int64(-1)
+			for i := range pushes {
+				body, base := notes(fmt.Sprint(i, "."), 1+i%3, 50+i%7*1000), head
+				var headers []string
+				if i%2 == 0 {
+					headers = []string{fmt.Sprintf("Idempotency-Key: key-%d-%d", u, i)}
+				}
+				r, tries := far.push(user, base, body, headers...), 1
+				for ; r.status == 0 && tries < 100; tries++ {
+					if len(headers) > 0 && tries%2 == 0 { // who has a key may pull first
+						if now := s.do("GET", "mutationsSince=0&metadataOnly=true", user, "").head(); now >= 0 {
+							base = now
+						}
+					}
+					r = far.push(user, base, body, headers...)
+				}
+				again := tries > 1 || len(headers) > 0 && r.replayed() // net/http itself repeats a push that has a key
+				if r.status != 200 || r.replayed() != again || r.head() < head+int64(1+i%3) {
+					t.Errorf("push %d of %s is answered %d at try %d, replayed %t, head %d after %d: %.200s", i, user, r.status, tries, r.replayed(), r.head(), head, r.body)
+					return
+				}
+				if r.replayed() {
+					replayed.Add(1)
+				}
+				head = r.head()
+			}
+			var want []string
+			for i := range pushes {
+				for j := range 1 + i%3 {
+					want = append(want, fmt.Sprintf("%d.%d", i, j))
+				}
+			}
+			if ids, _ := s.history(user); !slices.Equal(ids, want) {
+				t.Errorf("%s has %d mutations, want %d in the order of the pushes", user, len(ids), len(want))
+			}
+		})
+	}
+	wg.Wait()
+	rate := float64(users*pushes) / time.Since(begun).Seconds()
+	counts(t, "%d pushes, %d answers lost, %d repeats answered as the first, each push applied once, %.0f pushes/s", users*pushes, lost.Load(), replayed.Load(), rate)
+	if lost.Load() < int64(users*pushes/4) || replayed.Load() < int64(users*pushes/8) || rate < 10 {
+		t.Error("too little was lost, or done")
+	}
+	s.check()
+}
+
+// losing passes requests on to the server, and loses the answer to a part of the pushes: all of it, or its end.
+func (s *server) losing(part float64, lost *atomic.Int64) http.Handler {
+	direct := &http.Transport{MaxIdleConnsPerHost: 100}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := r.Clone(r.Context())
+		out.URL.Scheme, out.URL.Host, out.RequestURI, out.Host = "http", s.addr, "", s.addr
+		res, err := direct.RoundTrip(out)
+		if err != nil {
+			s.t.Errorf("the server does not answer: %v", err)
+			panic(http.ErrAbortHandler)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			s.t.Errorf("the server answers by half: %v", err)
+		}
+		if rand.Float64() >= part {
+			maps.Copy(w.Header(), res.Header)
+			w.WriteHeader(res.StatusCode)
+			w.Write(body)
+			return
+		}
+		lost.Add(1)
+		if rand.IntN(2) == 0 {
+			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			w.WriteHeader(res.StatusCode)
+			w.Write(body[:rand.IntN(len(body))])
+			http.NewResponseController(w).Flush()
+		}
+		panic(http.ErrAbortHandler)
+	})
 }
 
 // TestF31Terminate: on SIGTERM whoever is in the middle of something gets an answer or a closed connection, the server
