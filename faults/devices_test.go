@@ -299,11 +299,14 @@ func (f *fleet) again(s *server, b *batch) {
 	}
 }
 
-// awaitAcks waits for n further acks, so that no fault meets an idle server.
+// awaitAcks waits for n further acks, so that no fault meets an idle server. It
+// does so for as long as there are any.
 func (f *fleet) awaitAcks(n int64) {
 	f.t.Helper()
-	from := f.acks.Load()
-	await(f.t, fmt.Sprintf("%d acknowledged pushes", n), func() bool { return f.acks.Load() >= from+n })
+	for from, last := f.acks.Load(), int64(-1); last < from+n; {
+		await(f.t, fmt.Sprintf("%d acknowledged pushes", n), func() bool { return f.acks.Load() > max(last, from) })
+		last = f.acks.Load()
+	}
 }
 
 // verify compares what the server has with what the devices were told: nothing

@@ -203,7 +203,7 @@ func TestF30Stalled(t *testing.T) {
 	headStalled := int64(-1)
 	begun := time.Now()
 	cut, pushes := false, 0
-	for !cut && time.Since(begun) < 100*time.Second {
+	for !cut && time.Since(begun) < allowed(100*time.Second) {
 		headStalled = s.mustPush("stalls", headStalled, notes("n", 1, 10))
 		head = s.mustPush("other", head, notes("n", 1, 10))
 		pushes += 2
@@ -222,7 +222,7 @@ func TestF30Stalled(t *testing.T) {
 		}
 	}
 	if !cut {
-		t.Fatal("devices that do not read are not cut within 100 s")
+		t.Fatal("devices that do not read are not cut in time")
 	}
 	counts(t, "%d stalled devices, cut after %s; %d pushes and %d events of another meanwhile", stalled, time.Since(begun).Round(time.Second), pushes, other.told)
 	for _, c := range conns {
