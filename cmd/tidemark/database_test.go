@@ -48,7 +48,7 @@ func TestCommandsOnDatabase(t *testing.T) {
 		{[]string{"restore", "a.backup"}, unreachable, "tidemark fence"},
 		{[]string{"fence"}, unreachable, "127.0.0.1:1"},
 		{[]string{"backup", "a.backup"}, url, "pg_dump"},
-		{[]string{"serve", "--backup-dir", "."}, url, "pg_dump"},
+		{[]string{"serve", "--addr", "127.0.0.1:0", "--backup-dir", "."}, url, "pg_dump"},
 	} {
 		code, out := tool(t, dir, append(c.args, "--store", c.url)...)
 		if code == 0 || !strings.Contains(out, c.says) || strings.Count(out, "\n") != 1 || strings.Contains(out, "hunter2") {

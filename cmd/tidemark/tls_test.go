@@ -95,7 +95,7 @@ func TestServeTLS(t *testing.T) {
 	p.stop(t)
 
 	for _, args := range [][]string{{"--tls-cert", "cert.pem"}, {"--tls-key", "key.pem"}, {"--tls-cert", "key.pem", "--tls-key", "cert.pem"}, {"--tls-cert", "none", "--tls-key", "key.pem"}} {
-		cmd := command(t, dir, append([]string{"serve"}, args...)...)
+		cmd := command(t, dir, append([]string{"serve", "--addr", "127.0.0.1:0"}, args...)...)
 		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 64 || strings.Count(string(out), "\n") != 1 {
 			t.Errorf("%v: exit code %d\n%s", args, cmd.ProcessState.ExitCode(), out)
 		}
