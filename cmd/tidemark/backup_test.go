@@ -78,7 +78,7 @@ func TestBackup(t *testing.T) {
 		{[]string{"compact"}, 0, "tidemark.db had "},
 		{[]string{"compact", "--store", "none.db"}, 73, "none.db"},
 		{[]string{"check"}, 0, "tidemark.db is sound"},
-		{[]string{"serve", "--backup-dir", "none"}, 64, "none is no directory"},
+		{[]string{"serve", "--addr", "127.0.0.1:0", "--backup-dir", "none"}, 64, "none is no directory"},
 		{[]string{"serve", "--backup-every", "1ms"}, 64, "--backup-every"},
 	} {
 		if code, out := tool(t, dir, c.args...); code != c.code || !strings.Contains(out, c.says) || strings.Count(out, "\n") != 1 {
@@ -100,6 +100,12 @@ func TestBackup(t *testing.T) {
 	}
 	if code, out := tool(t, dir, "compact"); code != 75 || !strings.Contains(out, "stop the server first") {
 		t.Errorf("compact beside a server: exit code %d\n%s", code, out)
+	}
+	if code, out := tool(t, dir, "check"); code != 75 || !strings.Contains(out, "stop the server first, or check a backup") {
+		t.Errorf("check beside a server: exit code %d\n%s", code, out)
+	}
+	if code, out := tool(t, dir, "serve", "--addr", "127.0.0.1:0"); code != 75 || out != "tidemark: store tidemark.db is in use by another process\n" {
+		t.Errorf("a second server: exit code %d\n%s", code, out)
 	}
 	pushNotes(t, server, 1)
 	server.stop(t)

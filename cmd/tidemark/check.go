@@ -49,6 +49,8 @@ func (c *checkCommand) Run(io streams) error {
 		return err
 	case code == exitOK:
 		return nil
+	case code == exitInUse:
+		said += "; stop the server first, or check a backup"
 	}
 	return &exitError{code, errors.New(said)}
 }
@@ -98,8 +100,6 @@ func (c *checkCommand) verify(ctx context.Context, io streams) error {
 	name := store.Name(c.Store)
 	s, mode, err := c.open()
 	switch {
-	case errors.Is(err, store.ErrInUse):
-		return fmt.Errorf("%w; stop the server, or check a copy", err)
 	case errors.Is(err, store.ErrDamaged):
 		fmt.Fprintln(io.out, err)
 		return &exitError{exitFailure, fmt.Errorf("%s is unsound", name)}
