@@ -238,6 +238,31 @@ func TestEveryRouteFails(t *testing.T) {
 	}
 }
 
+// A token that somebody revokes by the whole of it, where only its id counts, does
+// not get into the log, for it still lets in. Nor does what is nearly one.
+func TestLogHoldsNoToken(t *testing.T) {
+	r := newRig(t)
+	var log strings.Builder
+	r.h.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	var made admin.CreatedToken
+	if err := json.Unmarshal([]byte(r.ask("POST", "/v1/tokens", "application/json", `{"user":"alice","scopes":["sync"]}`, 200)), &made); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{made.Token, made.Token[:60], made.Token[1:], made.Token + "%2Fx"} {
+		r.ask("DELETE", "/v1/tokens/"+id, "", "", 404)
+	}
+	r.store.err = mutlog.ErrUnavailable
+	r.ask("DELETE", "/v1/tokens/"+made.ID, "", "", 503)
+	r.store.err = nil
+	r.ask("DELETE", "/v1/tokens/"+made.ID, "", "", 200)
+	if strings.Contains(log.String(), made.Token[30:50]) {
+		t.Errorf("the log holds the secret of a token:\n%s", &log)
+	}
+	if n := strings.Count(log.String(), "path=/v1/tokens/"+made.ID+"\n"); n != 1 || strings.Count(log.String(), "path=/v1/tokens/"+made.ID+" error=") != 2 {
+		t.Errorf("the log does not tell of the token that was revoked:\n%s", &log)
+	}
+}
+
 // failing is a store that answers with err while there is one. Set it between
 // requests only.
 type failing struct {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"tidemark/auth"
@@ -104,9 +105,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, do handlerFunc)
 		status, body = e.Status, struct {
 			Error *Error `json:"error"`
 		}{e}
-		h.Logger.Warn("an operator's request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		h.Logger.Warn("an operator's request failed", "method", r.Method, "path", pathOf(r), "error", err)
 	} else if r.Method != http.MethodGet {
-		h.Logger.Info("an operator's request", "method", r.Method, "path", r.URL.Path)
+		h.Logger.Info("an operator's request", "method", r.Method, "path", pathOf(r))
 	}
 	if body == nil {
 		return
@@ -115,6 +116,14 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, do handlerFunc)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(body) // if the command is gone there is nobody to tell
+}
+
+// pathOf returns the path of a request for the log. What is there in place of the
+// id of a token may be all of it, and it may still count: of that only the id is
+// told.
+func pathOf(r *http.Request) string {
+	id, _ := auth.TokenID(r.PathValue("id"))
+	return strings.TrimSuffix(r.URL.Path, r.PathValue("id")) + id
 }
 
 // maxBodyBytes bounds the body of a request that is decoded at once.

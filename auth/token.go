@@ -54,6 +54,19 @@ func tokenID(text string) (id string, ok bool) {
 	return id, text[len(tokenPrefix)+ulid.EncodedSize] == '_' && isTokenID(id)
 }
 
+// TokenID returns the id of the token that s is the text or the id of, if it can
+// be either. Whoever revokes a token may well have its text at hand, and that
+// must get no further.
+func TokenID(s string) (id string, ok bool) {
+	if id, ok := tokenID(s); ok {
+		return id, true
+	}
+	if isTokenID(s) {
+		return s, true
+	}
+	return "", false
+}
+
 // isTokenID tells whether id is a ULID as newToken writes it.
 func isTokenID(id string) bool {
 	u, err := ulid.ParseStrict(id)

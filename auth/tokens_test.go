@@ -244,6 +244,20 @@ func TestSameRefusal(t *testing.T) {
 	}
 }
 
+// The id of a token can be had of its whole text, and of nothing that is nearly
+// one.
+func TestTokenID(t *testing.T) {
+	id, text := newToken(time.Now())
+	for s, want := range map[string]string{
+		id: id, text: id,
+		"": "", "x": "", text + "x": "", text[:len(text)-1]: "", text[3:]: "", "tm_" + id: "", strings.ToLower(id): "", id[:25]: "", strings.Replace(text, "_", "-", 2): "",
+	} {
+		if got, ok := TokenID(s); got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v, want %q", s, got, ok, want)
+		}
+	}
+}
+
 // Neither the store nor the log holds the secret of a token, in any form.
 func TestNoSecretIsKept(t *testing.T) {
 	if storetest.Kind() != "bolt" {

@@ -155,7 +155,7 @@ type tokenListCommand struct {
 
 type tokenRevokeCommand struct {
 	storeFlag
-	ID   string `arg:"" optional:"" help:"Id of the token, which is its second part: tm_ID_secret."`
+	ID   string `arg:"" optional:"" help:"Id of the token, which is its second part: tm_ID_secret. The whole of it will do, too."`
 	User string `help:"In place of an id: every token of this user. Of JWTs, those that were issued until now."`
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tidemark/admin"
+	"tidemark/auth"
 	"tidemark/mutlog"
 )
 
@@ -69,11 +70,15 @@ func (c *tokenRevokeCommand) Run(io streams) error {
 			return err
 		})
 	}
+	id, ok := auth.TokenID(c.ID)
+	if !ok {
+		return fmt.Errorf("%w; token list shows the ids of those that there are", auth.ErrNoToken) // what this is nobody knows, so nobody is told
+	}
 	return c.administer(false, func(ctx context.Context, a *admin.Client) error {
-		if err := a.RevokeToken(ctx, c.ID); err != nil {
-			return fmt.Errorf("token %s: %w", c.ID, err)
+		if err := a.RevokeToken(ctx, id); err != nil {
+			return fmt.Errorf("token %s: %w", id, err)
 		}
-		fmt.Fprintf(io.out, "revoked %s\n", c.ID)
+		fmt.Fprintf(io.out, "revoked %s\n", id)
 		return nil
 	})
 }

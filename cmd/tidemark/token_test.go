@@ -97,7 +97,12 @@ func TestTokenCommands(t *testing.T) {
 			t.Errorf("the token %q: %d, want %d", token, got, want)
 		}
 	}
-	if out, said, code := run(t, dir, "token", "revoke", carolID); code != 0 || out != "revoked "+carolID+"\n" {
+	for _, wrong := range []string{carol[:len(carol)-1], carol + "x", "tm_" + carolID, strings.ToLower(carolID), "x"} { // slips of whoever copies it
+		if out, said, code := run(t, dir, "token", "revoke", wrong); code != 1 || !strings.Contains(said, "there is no such token") || strings.Contains(out+said, carol[30:70]) {
+			t.Errorf("revoke %s: exit code %d\n%s%s", wrong, code, out, said)
+		}
+	}
+	if out, said, code := run(t, dir, "token", "revoke", carol); code != 0 || out != "revoked "+carolID+"\n" { // by the whole of it
 		t.Errorf("revoke: exit code %d\n%s%s", code, out, said)
 	}
 	if got := status(t, server, carol); got != 401 {
@@ -124,8 +129,10 @@ func TestTokenCommands(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &listed); err != nil || len(listed.Tokens) != 2 || listed.Tokens[0]["id"] != aliceID || listed.Tokens[0]["user"] != "alice" {
 		t.Errorf("%v: %s", err, out)
 	}
-	if strings.Contains(out, alice[30:]) || strings.Contains(server.stderr.String(), alice[30:]) {
-		t.Error("the list or the log holds the secret of a token")
+	for _, token := range []string{alice, carol} {
+		if log := server.stderr.String(); strings.Contains(out, token[30:70]) || strings.Contains(log, token[30:70]) || !strings.Contains(log, carolID) {
+			t.Error("the list or the log holds the secret of a token, or the log nothing of the one that was revoked")
+		}
 	}
 
 	// The server has died.
