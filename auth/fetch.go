@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -70,16 +71,33 @@ func dialFrom(trusted string) func(context.Context, string, string) (net.Conn, e
 	}
 }
 
-// shared is what carriers share among their customers (RFC 6598).
-var shared = netip.MustParsePrefix("100.64.0.0/10")
+// special are networks that are not public, beside those that netip knows: what
+// carriers share among their customers (RFC 6598), what protocols, benchmarks and
+// nobody use, and the translation of IPv4 within a network (RFC 8215).
+var special = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("::/96"), netip.MustParsePrefix("fec0::/10"), netip.MustParsePrefix("64:ff9b:1::/48")}
+
+// gateways are the networks whose addresses hold, from a byte on, the IPv4
+// address to which a gateway sends on: RFC 6052 and RFC 3056.
+var gateways = map[netip.Prefix]int{netip.MustParsePrefix("64:ff9b::/96"): 12, netip.MustParsePrefix("2002::/16"): 2}
+
+// behindGateway returns the address that is reached by ip.
+func behindGateway(ip netip.Addr) netip.Addr {
+	for network, from := range gateways {
+		if text := ip.As16(); network.Contains(ip) {
+			return netip.AddrFrom4([4]byte(text[from:]))
+		}
+	}
+	return ip.Unmap()
+}
 
 func refusePrivate(address string) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return err
 	}
-	ip := at.Addr().Unmap()
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || shared.Contains(ip) {
+	ip := behindGateway(at.Addr())
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || slices.ContainsFunc(special, func(n netip.Prefix) bool { return n.Contains(ip) }) {
 		return fmt.Errorf("%s is on a private network, and another host than the one that was configured", ip)
 	}
 	return nil

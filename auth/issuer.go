@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -104,8 +105,10 @@ func (i *Issuer) check() error {
 	switch {
 	case i.Issuer == "" || len(i.Issuer) > 512 || strings.ContainsFunc(i.Issuer, notInIssuer):
 		return errors.New("an issuer is 1 to 512 printable characters without spaces")
-	case len(i.Audience) == 0 || strings.Join(i.Audience, "") == "":
+	case len(i.Audience) == 0:
 		return errors.New("there is no audience: without one, tokens that were issued for other services would count")
+	case slices.Contains(i.Audience, ""):
+		return errors.New("an audience is empty")
 	case i.Keys != "" && i.SecretFile != "":
 		return errors.New("it has keys and a secret")
 	case i.MaxLifetime < 0:

@@ -75,14 +75,15 @@ func (l *oneOrAll) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]string)(l))
 }
 
-// words are words in a string with spaces between them, or an array of them.
+// words are words in a string with spaces between them (and nothing else that
+// looks like one: RFC 6749, section 3.3), or an array of them.
 type words []string
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (w *words) UnmarshalJSON(b []byte) error {
 	err := (*oneOrAll)(w).UnmarshalJSON(b)
 	if err == nil && len(b) > 0 && b[0] == '"' {
-		*w = strings.Fields((*w)[0])
+		*w = strings.FieldsFunc((*w)[0], func(r rune) bool { return r == ' ' })
 	}
 	return err
 }

@@ -67,6 +67,12 @@ func TestGoodJWTs(t *testing.T) {
 			t.Errorf("%s: the second time it was verified anew", name)
 		}
 	}
+	for _, scope := range []string{"a\u00a0sync", "a\tsync", "sync\n", "sync,a", "SYNC"} {
+		text := sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, now, map[string]any{"scope": scope, "scp": []string{"a sync"}}))
+		if p := accepted(t, a, scope, text); p.Has(ScopeRead) {
+			t.Errorf("the scope %q lets read", scope)
+		}
+	}
 	if p := accepted(t, a, "no scopes", sign(t, methods["EdDSA"], edKey, map[string]any{"kid": "ed"}, claimsOf(testIssuer, now, map[string]any{"scope": nil}))); p.Has(ScopeRead) {
 		t.Error("a token without scopes may read")
 	}

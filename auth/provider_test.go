@@ -216,7 +216,9 @@ func TestFetchStaysOutside(t *testing.T) {
 		"127.0.0.1:80": false, "10.1.2.3:443": false, "192.168.1.1:443": false, "172.16.0.1:443": false, "169.254.169.254:80": false,
 		"100.64.1.1:443": false, "0.0.0.0:80": false, "255.255.255.255:80": false, "224.0.0.1:80": false, "[::1]:80": false, "[fe80::1]:80": false,
 		"[fd00::1]:443": false, "[::ffff:127.0.0.1]:80": false, "[::ffff:10.0.0.1]:80": false, "[::]:80": false, "x": false,
-		"93.184.216.34:443": true, "[2606:2800:220:1::1]:443": true,
+		"198.18.0.1:80": false, "192.0.0.8:80": false, "240.0.0.1:80": false, "[::127.0.0.1]:80": false, "[fec0::1]:80": false,
+		"[64:ff9b::a9fe:a9fe]:80": false, "[64:ff9b::10.1.2.3]:80": false, "[64:ff9b:1::5db8:d822]:80": false, "[2002:7f00:1::]:80": false, "[2002:c0a8:101::1]:80": false,
+		"93.184.216.34:443": true, "[2606:2800:220:1::1]:443": true, "[64:ff9b::5db8:d822]:443": true, "[2002:5db8:d822::1]:443": true,
 	} {
 		if got := refusePrivate(address) == nil; got != want {
 			t.Errorf("%s: allowed %v", address, got)
