@@ -12,7 +12,7 @@ import (
 // credentials: tokens are headers, and only a page that has one can send it.
 const (
 	allowedHeaders = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, " +
-		"X-Auth-Token, X-Client-Id, X-Request-Id, X-User-Id"
+		"Traceparent, Tracestate, X-Auth-Token, X-Client-Id, X-Request-Id, X-User-Id"
 	exposedHeaders = "ETag, Idempotency-Replayed, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, " +
 		"WWW-Authenticate, X-Mutation-At, X-Request-Id"
 

@@ -180,7 +180,7 @@ func TestCrossOrigin(t *testing.T) {
 				t.Errorf("preflight of %s: %s is %q, want %q", origin, name, got.Header.Get(name), want)
 			}
 		}
-		for _, name := range []string{"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer", "X-Client-Id", "X-User-Id", "X-Auth-Token"} {
+		for _, name := range []string{"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer", "Traceparent", "X-Client-Id", "X-User-Id", "X-Auth-Token"} {
 			if !slices.Contains(strings.Split(got.Header.Get("Access-Control-Allow-Headers"), ", "), name) {
 				t.Errorf("a page may not send %s", name)
 			}

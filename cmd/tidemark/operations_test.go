@@ -86,6 +86,21 @@ func unitFlags(t *testing.T) string {
 	return flags
 }
 
+// The unit does not start a server again and again that cannot start: each exit code of that kind, and no other, is
+// listed in it and told of on the page.
+func TestUnitLeavesAlone(t *testing.T) {
+	t.Parallel()
+	const codes = "64 65 73 78"
+	if !strings.Contains(readFile(t, "../../deploy/tidemark.service"), "\nRestartPreventExitStatus="+codes+"\n") {
+		t.Errorf("the unit does not list %s", codes)
+	}
+	for code := range strings.FieldsSeq(codes) {
+		if !strings.Contains(readFile(t, "../../docs/operations.md"), code+")") {
+			t.Errorf("the page does not tell of the exit code %s", code)
+		}
+	}
+}
+
 // systemd itself has nothing to say against the unit but that the program is not installed.
 func TestUnit(t *testing.T) {
 	t.Parallel()
