@@ -28,15 +28,7 @@ func compile(name string, d *document) (mutlog.Schema, Problems) {
 	if problems := c.refusals(); len(problems) > 0 {
 		return nil, problems
 	}
-	engine := jsonschema.NewCompiler()
-	engine.DefaultDraft(jsonschema.Draft2020)
-	engine.UseLoader(c)
-	engine.UseRegexpEngine(c.regexp)
-	err := engine.AddResource(base+name, d.value)
-	var compiled *jsonschema.Schema
-	if err == nil {
-		compiled, err = engine.Compile(base + name)
-	}
+	compiled, err := c.compile(name)
 	if err == nil {
 		err = endless(compiled)
 	}
@@ -46,7 +38,27 @@ func compile(name string, d *document) (mutlog.Schema, Problems) {
 	if len(c.problems) > 0 {
 		return nil, c.problems
 	}
-	return &schema{compiled}, nil
+	s := &schema{idle: newIdle(), compile: func() *counted {
+		again, err := (&compiler{document: d}).compile(name)
+		if err != nil {
+			panic(err) // it has compiled before
+		}
+		return newCounted(again)
+	}}
+	s.put(newCounted(compiled))
+	return s, nil
+}
+
+// compile has the library compile the document.
+func (c *compiler) compile(name string) (*jsonschema.Schema, error) {
+	engine := jsonschema.NewCompiler()
+	engine.DefaultDraft(jsonschema.Draft2020)
+	engine.UseLoader(c)
+	engine.UseRegexpEngine(c.regexp)
+	if err := engine.AddResource(base+name, c.value); err != nil {
+		return nil, err
+	}
+	return engine.Compile(base + name)
 }
 
 // endless tells of a schema that refers to itself before it looks at any member:

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -114,4 +116,67 @@ func FuzzBigNumbers(f *testing.F) {
 			t.Errorf("%s, at most %s: got %v", number, bound, found)
 		}
 	})
+}
+
+// TestTooManyWays: data that would be compared with a schema in countless ways is
+// refused, soon; what is as large and as deep otherwise is not.
+func TestTooManyWays(t *testing.T) {
+	nest := func(n int, open, inside, end string) string {
+		return strings.Repeat(open, n) + inside + strings.Repeat(end, n)
+	}
+	const kinds = `{$ref: "#/$defs/node", $defs: {node: {oneOf: [` +
+		`{required: [type], properties: {type: {const: list}, content: {items: {$ref: "#/$defs/node"}}}},` +
+		`{required: [type], properties: {type: {const: quote}, content: {items: {$ref: "#/$defs/node"}}}}]}}}`
+	const tree = `{properties: {type: {type: string}, content: {items: {$ref: "#"}}}}`
+	const choice = `{if: {properties: {type: {const: list}}}, then: {properties: {content: {items: {$ref: "#"}}}}, else: {properties: {content: {items: {$ref: "#"}}}}}`
+	deep := nest(31, `{"type":"quote","content":[`, "", `]}`)
+	for _, test := range []struct {
+		name, schema, data string
+		fits               bool
+	}{
+		{"a document", kinds, nest(6, `{"type":"quote","content":[`, `{"type":"list"}`, `]}`), true},
+		{"a deep document", kinds, deep, false},
+		{"a deep document that fits nothing", kinds, nest(31, `{"type":"list","content":[`, "1", `]}`), false},
+		{"a tree", tree, deep, true},
+		{"a choice by type", choice, deep, true},
+		{"two branches", `{allOf: [{properties: {a: {$ref: "#"}}}, {properties: {a: {$ref: "#"}}}]}`, nest(60, `{"a":`, "1", "}"), false},
+		{"under a not", `{not: {$ref: "#/$defs/x"}, $defs: {x: {type: object, anyOf: [{required: [a], properties: {a: {$ref: "#/$defs/x"}}}, {required: [a], properties: {a: {$ref: "#/$defs/x"}}}]}}}`,
+			nest(60, `{"a":`, "1", "}"), false},
+		{"under names and patterns", `{patternProperties: {"^a": {$ref: "#"}, "a$": {$ref: "#"}}}`, nest(60, `{"a":`, "1", "}"), false},
+		{"by anchors", `{$dynamicAnchor: x, allOf: [{properties: {a: {$dynamicRef: "#x"}}}, {additionalProperties: {$dynamicRef: "#x"}}]}`, nest(60, `{"a":`, "1", "}"), false},
+		{"a long list", `{properties: {a: {items: {anyOf: [{type: string}, {type: integer}]}}}}`, `{"a":[` + strings.Repeat("1,", 30000) + `1]}`, true},
+	} {
+		begun := time.Now()
+		found := schemaOf(t, test.schema).Validate([]byte(test.data))
+		if took := time.Since(begun); took > 20*time.Second { // with room for a loaded machine
+			t.Errorf("%s: it took %v", test.name, took)
+		}
+		refused := len(found) == 1 && found[0].Path == "" && strings.Contains(found[0].Reason, "too many ways")
+		if test.fits && found != nil || !test.fits && !refused {
+			t.Errorf("%s: %.500v", test.name, found)
+		}
+	}
+}
+
+// TestSchemaOfMany: several compare with one schema at once, each by itself.
+func TestSchemaOfMany(t *testing.T) {
+	s := schemaOf(t, `{properties: {n: {type: integer}}, allOf: [{properties: {a: {$ref: "#"}}}, {properties: {a: {$ref: "#"}}}]}`)
+	deep := []byte(strings.Repeat(`{"a":`, 60) + "1" + strings.Repeat("}", 60))
+	var running sync.WaitGroup
+	for range 8 {
+		running.Go(func() {
+			for range 20 {
+				if found := s.Validate([]byte(`{"n":1}`)); found != nil {
+					t.Errorf("what fits: %v", found)
+				}
+				if found := s.Validate([]byte(`{"n":"x"}`)); len(found) != 1 || found[0].Path != "/n" {
+					t.Errorf("what does not: %v", found)
+				}
+			}
+			if found := s.Validate(deep); len(found) != 1 || !strings.Contains(found[0].Reason, "too many ways") {
+				t.Errorf("what takes too long: %v", found)
+			}
+		})
+	}
+	running.Wait()
 }

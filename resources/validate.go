@@ -18,8 +18,11 @@ import (
 	"tidemark/mutlog"
 )
 
-// schema is a compiled JSON Schema.
-type schema struct{ compiled *jsonschema.Schema }
+// schema is a compiled JSON Schema, in as many copies as are in use.
+type schema struct {
+	compile func() *counted
+	idle    chan *counted
+}
 
 // Validate implements mutlog.Schema.
 func (s *schema) Validate(data []byte) []mutlog.Violation {
@@ -30,8 +33,13 @@ func (s *schema) Validate(data []byte) []mutlog.Violation {
 	if places := hugeNumbers(value); len(places) > 0 {
 		return tooHuge(places)
 	}
-	if err := s.compiled.Validate(value); err != nil {
-		return violations(err.(*jsonschema.ValidationError)) // the only type there is
+	c := s.take()
+	defer s.put(c)
+	switch err := c.compare(value, len(data)); {
+	case err == errTooMuch:
+		return []mutlog.Violation{{Rule: "/", Reason: "there are too many ways through the schema to compare this with all of them"}}
+	case err != nil:
+		return violations(err.(*jsonschema.ValidationError)) // the only type that is left
 	}
 	return nil
 }
