@@ -68,6 +68,7 @@ func membersOf(object []byte) map[string][]byte {
 		return values
 	}
 	r := newReader(object)
+	defer r.free()
 	r.object(func(name []byte) { values[unquote(name)] = r.value() })
 	return values
 }

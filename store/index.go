@@ -118,14 +118,20 @@ func (h *hashes) at(i int, ref mutlog.Ref) hash {
 type tagged struct {
 	bits  [64]uint64
 	slots []int32 // each holds the index of a search + 1, or 0
+	few   [256]int32
 }
 
-func newTagged(searches []search) *tagged {
+// fill adds all searches to an empty t. Those of a push need no memory but t.
+func (t *tagged) fill(searches []search) {
 	size := 8
 	for size < 2*len(searches) {
 		size *= 2
 	}
-	t := &tagged{slots: make([]int32, size)}
+	if size <= len(t.few) {
+		t.slots = t.few[:size]
+	} else {
+		t.slots = make([]int32, size)
+	}
 	for i := range searches {
 		tag := searches[i].hash.tag()
 		t.bits[tag>>26] |= 1 << (tag >> 20 % 64)
@@ -135,7 +141,6 @@ func newTagged(searches []search) *tagged {
 		}
 		t.slots[slot] = int32(i) + 1
 	}
-	return t
 }
 
 func (t *tagged) may(tag uint32) bool { return t.bits[tag>>26]&(1<<(tag>>20%64)) != 0 }
@@ -164,9 +169,10 @@ func (tx *boltTx) searchTail(searches []search, at mutlog.Timestamp) error {
 	if err := tx.readTail(); err != nil {
 		return err
 	}
-	sought := newTagged(searches)
+	var sought tagged
+	sought.fill(searches)
 	for i := range tx.tail {
-		if err := tx.searchPlace(searches, sought, &tx.tail[i], at); err != nil {
+		if err := tx.searchPlace(searches, &sought, &tx.tail[i], at); err != nil {
 			return err
 		}
 	}
