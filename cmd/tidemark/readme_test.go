@@ -216,6 +216,26 @@ func TestReadmeFlags(t *testing.T) {
 // say that there may be several.
 var flagHelp = regexp.MustCompile(`(--[a-z-]+)(?:=(?:("[^"]*"|[0-9][^ ]*?)|[A-Z]+)(?:,\.\.\.)?)? ([^$]*?) \(\$(TIDEMARK_[A-Z_]+)\)\.`)
 
+// TestReadmeCommandTable: each command that help lists is in README's section about them.
+func TestReadmeCommandTable(t *testing.T) {
+	help, err := command(t, t.TempDir(), "help").CombinedOutput()
+	if err != nil {
+		t.Fatalf("help: %v\n%s", err, help)
+	}
+	_, list, _ := strings.Cut(string(help), "\nCommands:\n")
+	_, section, _ := strings.Cut(readFile(t, readmePath), "\n## Commands\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	names := regexp.MustCompile(`(?m)^  ([a-z]+)`).FindAllStringSubmatch(list, -1)
+	if len(names) < 10 {
+		t.Fatalf("help lists only %d commands", len(names))
+	}
+	for _, name := range names {
+		if !regexp.MustCompile("`" + name[1] + "[ `]").MatchString(section) {
+			t.Errorf("README's section about the commands lacks %s", name[1])
+		}
+	}
+}
+
 // TestReadmeErrors holds the table of errors against the contract that the server publishes.
 func TestReadmeErrors(t *testing.T) {
 	var want, got []string
