@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"sort"
@@ -116,36 +117,51 @@ func (h *hashes) at(i int, ref mutlog.Ref) hash {
 // before it one bit for each value of the first 12 bits of a tag, because nearly
 // all tags of places are of other resources.
 type tagged struct {
-	bits  [64]uint64
-	slots []int32 // each holds the index of a search + 1, or 0
-	few   [256]int32
+	bits [64]uint64
+	mask uint32     // of slots
+	few  [256]int32 // slots, each of which holds the index of a search + 1, or 0
+	many []int32    // in their place, where there are more searches than in a push
 }
 
-// fill adds all searches to an empty t. Those of a push need no memory but t.
+// fill adds all searches to an empty t.
 func (t *tagged) fill(searches []search) {
 	size := 8
 	for size < 2*len(searches) {
 		size *= 2
 	}
-	if size <= len(t.few) {
-		t.slots = t.few[:size]
-	} else {
-		t.slots = make([]int32, size)
+	if t.mask = uint32(size - 1); size > len(t.few) {
+		t.many = make([]int32, size)
 	}
 	for i := range searches {
 		tag := searches[i].hash.tag()
 		t.bits[tag>>26] |= 1 << (tag >> 20 % 64)
-		slot := t.slot(tag)
-		for t.slots[slot] != 0 {
-			slot = t.after(slot)
+		slot := tag & t.mask
+		for *t.at(slot) != 0 {
+			slot = (slot + 1) & t.mask
 		}
-		t.slots[slot] = int32(i) + 1
+		*t.at(slot) = int32(i) + 1
 	}
 }
 
+func (t *tagged) at(slot uint32) *int32 {
+	if t.many != nil {
+		return &t.many[slot]
+	}
+	return &t.few[slot]
+}
+
 func (t *tagged) may(tag uint32) bool { return t.bits[tag>>26]&(1<<(tag>>20%64)) != 0 }
-func (t *tagged) slot(tag uint32) int { return int(tag) & (len(t.slots) - 1) }
-func (t *tagged) after(slot int) int  { return (slot + 1) & (len(t.slots) - 1) }
+
+// of yields the indices of the searches that may have this tag.
+func (t *tagged) of(tag uint32) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for slot := tag & t.mask; *t.at(slot) != 0; slot = (slot + 1) & t.mask {
+			if !yield(int(*t.at(slot)) - 1) {
+				return
+			}
+		}
+	}
+}
 
 // readTail reads the places behind the index, the newest first.
 func (tx *boltTx) readTail() error {
@@ -187,8 +203,8 @@ func (tx *boltTx) searchPlace(searches []search, sought *tagged, pl *place, at m
 		if !sought.may(tag) || !pl.pruned && pl.first+mutlog.Timestamp(i) > at {
 			continue
 		}
-		for slot := sought.slot(tag); sought.slots[slot] != 0; slot = sought.after(slot) {
-			s := &searches[sought.slots[slot]-1]
+		for j := range sought.of(tag) {
+			s := &searches[j]
 			if s.found != mutlog.Beginning || s.hash.tag() != tag {
 				continue
 			}
