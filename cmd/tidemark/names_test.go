@@ -7,9 +7,9 @@ import (
 )
 
 // names replaces what differs from run to run (times, ids that the server gives, addresses) by names in the order
-// in which they appear: {t1}, {t2} … for times, {id1} … for ids, {addr1} … for addresses. The same value always gets
-// the same name and another value another one, so two texts that are equal under their names agree on which of their
-// values are equal.
+// in which they appear: {t1}, {t2} … for times, {id1} … for ids, {addr1} … for addresses, {token1} … for the tokens
+// that were made. The same value always gets the same name and another value another one, so two texts that are equal
+// under their names agree on which of their values are equal.
 type names struct {
 	since   string            // the earliest time that is one of this run; an older one is a literal
 	name    map[string]string // of each value seen
@@ -48,7 +48,7 @@ func (n *names) hide(text string) string {
 }
 
 // named finds a name, with what is to be added to its value: {t1}, {id2}, {t1+1000}, {t3-1}.
-var named = regexp.MustCompile(`\{((?:t|id|addr)[0-9]+)([+-][0-9]+)?\}`)
+var named = regexp.MustCompile(`\{((?:t|id|addr|token)[0-9]+)([+-][0-9]+)?\}`)
 
 // show puts values in the place of names. A sum is a name of its own from then on, so that an answer that repeats
 // its value shows it in the same words.
@@ -71,6 +71,12 @@ func (n *names) show(text string) (string, error) {
 		}
 		return value
 	}), unknown
+}
+
+// token names a token that was made. No text may show it again, so that hide does not look for it.
+func (n *names) token(value string) {
+	n.counts["token"]++
+	n.value[fmt.Sprintf("{token%d}", n.counts["token"])] = value
 }
 
 func (n *names) bind(name, value string) string {

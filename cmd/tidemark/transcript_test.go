@@ -14,18 +14,21 @@ package main_test
 //	< {"success":true,"data":{"lastMutationAt":-1,"mutations":[]}}
 //
 // Bodies are exact to the byte, but for three things. Where a line is broken is for the reader only: the lines of a
-// body are put together without their indentation. Times and ids of this run have names, see names. And a last line
-// "..." stands for whatever follows. In a body that is sent, \xff is that byte, and a line that begins with
+// body are put together without their indentation. Times, ids and tokens of this run have names, see names. And a last
+// line "..." stands for whatever follows. In a body that is sent, \xff is that byte, and a line that begins with
 // "{3 times} " stands for three of what follows.
 //
-// Headers are exact, too: all that an answer has are shown, except those that every answer must have (see routine).
+// Headers are exact, too: all that an answer has are shown, except those that every answer must have (see routine). How
+// long a bucket takes to refill is shown as {seconds}.
 //
 // A line that begins with "!" does something else than ask:
 //
 //	! stop      ends the server with SIGTERM, which must succeed
 //	! kill      ends it with SIGKILL
-//	! start     starts it again on the same store
+//	! start     starts it again on the same store, with the flags that follow, if there are any
 //	! check     lets `tidemark check` judge the store of a server that has ended
+//	! token     makes a token with the flags that follow: the next of {token1}, {token2} …
+//	! revoke    revokes the token that follows
 //	! lose      loses the answer to the next request: it is applied, and nobody reads what comes back
 //
 // After the last line the server is killed and started again, stopped, and its store checked.
@@ -124,6 +127,7 @@ type player struct {
 	testing.TB
 	dir    string
 	store  string
+	flags  []string // of the server
 	server *process
 	names  *names
 	lose   bool // the next answer is lost
@@ -132,6 +136,13 @@ type player struct {
 // play plays a transcript and returns it with the answers that really came.
 func play(t *testing.T, file string, blocks []block) string {
 	p := &player{TB: t, dir: t.TempDir(), store: storetest.URL(t), names: newNames(fmt.Sprint(time.Now().UnixMilli()))}
+	testdata, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(testdata, filepath.Join(p.dir, "testdata")); err != nil {
+		t.Fatal(err)
+	}
 	p.start()
 	var played strings.Builder
 	for i, b := range blocks {
@@ -179,24 +190,43 @@ func play(t *testing.T, file string, blocks []block) string {
 	return played.String()
 }
 
-func (p *player) start() { p.server = serve(p, p.dir, "--store", p.store) }
+func (p *player) start() { p.server = serve(p, p.dir, append(p.flags, "--store", p.store)...) }
 
 // do carries out a line that begins with "!".
 func (p *player) do(at, line string) {
-	switch line {
+	words := strings.Fields(line)
+	switch words[0] {
 	case "stop":
 		p.server.stop(p)
 	case "kill":
 		p.server.kill(p)
 	case "start":
+		p.flags = words[1:]
 		p.start()
 	case "check":
 		check(p, p.dir, p.store)
+	case "token":
+		p.names.token(strings.TrimSpace(p.tool(at, append([]string{"token", "create"}, words[1:]...)...)))
+	case "revoke":
+		token, err := p.names.show(words[1])
+		if err != nil {
+			p.Fatalf("%s: %v", at, err)
+		}
+		p.tool(at, "token", "revoke", strings.Split(token, "_")[1])
 	case "lose":
 		p.lose = true
 	default:
 		p.Fatalf("%s: cannot do %q", at, line)
 	}
+}
+
+// tool runs a command on the store, which must succeed, and returns what it prints.
+func (p *player) tool(at string, args ...string) string {
+	out, err := command(p, p.dir, append(args, "--store", p.store)...).Output()
+	if err != nil {
+		p.Fatalf("%s: %v: %v", at, args, err)
+	}
+	return string(out)
 }
 
 // request turns the lines of a transcript into the bytes to send.
@@ -276,7 +306,10 @@ func (p *player) send(at string, request []byte, want []string) []string {
 		for _, value := range answer.Header[name] {
 			isShown := func(line string) bool { return strings.HasPrefix(line, name+":") }
 			if !routine(name, value) || slices.ContainsFunc(head, isShown) {
-				lines = append(lines, strings.Replace(name, "Etag", "ETag", 1)+": "+value)
+				if value = refill.ReplaceAllString(value, ";t={seconds}"); answer.StatusCode == 429 && name == "Retry-After" {
+					value = "{seconds}"
+				}
+				lines = append(lines, spelling.Replace(name)+": "+value)
 			}
 		}
 	}
@@ -291,6 +324,12 @@ func (p *player) send(at string, request []byte, want []string) []string {
 	}
 	return strings.Split(p.names.hide(strings.Join(lines, "\n")), "\n")
 }
+
+// spelling puts the names of headers as documents have them.
+var spelling = strings.NewReplacer("Etag", "ETag", "Www-", "WWW-", "Ratelimit", "RateLimit")
+
+// refill finds how long a bucket takes to refill, in RateLimit.
+var refill = regexp.MustCompile(`;t=[0-9]+$`)
 
 var ulidForm = regexp.MustCompile(`^[0-7][0-9A-HJKMNP-TV-Z]{25}$`)
 
