@@ -1,15 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 
 	"tidemark/server"
 )
 
 // edgeFlags say whom the server answers, and how often.
 type edgeFlags struct {
-	AllowedHost    []string    `help:"Name beside its own under which a server without authentication answers, as it stands in Host." placeholder:"NAME"`
+	AllowedHost    []host      `help:"Name beside its own under which a server without authentication answers, as it stands in Host." placeholder:"NAME"`
 	CORSOrigin     []origin    `name:"cors-origin" help:"Origin whose web apps may use the server, like https://notes.example." placeholder:"ORIGIN"`
 	TrustedProxies []network   `help:"Networks of the reverse proxies whose word counts about the addresses of clients." placeholder:"CIDR"`
 	ProxyHeader    string      `help:"The header in which these proxies tell the address: x-forwarded-for or forwarded; the other is not read." enum:"x-forwarded-for,forwarded" default:"x-forwarded-for"`
@@ -26,6 +28,18 @@ func (o *origin) UnmarshalText(text []byte) error {
 	parsed, err := server.ParseOrigin(string(text))
 	*o = origin(parsed)
 	return err
+}
+
+// host is a name or address as it stands in Host.
+type host string
+
+func (h *host) UnmarshalText(text []byte) error {
+	u, err := url.Parse("//" + string(text))
+	if err != nil || u.Hostname() == "" || u.Host != string(text) {
+		return errors.New("a host is a name or an address, and perhaps a port, like notes.example")
+	}
+	*h = host(text)
+	return nil
 }
 
 // network is one of a CIDR or of a single address.
@@ -53,7 +67,9 @@ func prefixes(networks []network) (list []netip.Prefix) {
 
 // fill fills in the options of a server.
 func (f *edgeFlags) fill(o *server.Options) {
-	o.AllowedHosts = f.AllowedHost
+	for _, host := range f.AllowedHost {
+		o.AllowedHosts = append(o.AllowedHosts, string(host))
+	}
 	for _, origin := range f.CORSOrigin {
 		o.Origins = append(o.Origins, string(origin))
 	}
