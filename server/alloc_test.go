@@ -27,13 +27,6 @@ const (
 	allocsPerPoll           = 48
 )
 
-// discard is a client that has read everything already.
-type discard struct{ header http.Header }
-
-func (d *discard) Header() http.Header         { return d.header }
-func (d *discard) WriteHeader(int)             {}
-func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
-
 func TestAllocations(t *testing.T) {
 	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "test.db"), store.BoltOptions{})
 	if err != nil {

@@ -103,3 +103,10 @@ func notes(n int) string {
 	}
 	return body.String() + "]}"
 }
+
+// discard is a client that has read everything already.
+type discard struct{ header http.Header }
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) WriteHeader(int)             {}
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
