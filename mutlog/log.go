@@ -42,6 +42,14 @@ type HeadReader interface {
 	Heads(ctx context.Context, users []User) (map[User]Timestamp, error)
 }
 
+// Expecter is a Tx that reads with the head what it is told that it will be asked
+// for: where each question is a way to another machine, that saves some.
+type Expecter interface {
+	// Expect comes before all else: Newest will be asked for refs as of the head,
+	// and BatchByKey for key unless that is "". It may be wrong.
+	Expect(refs []Ref, key string)
+}
+
 // Heads calls fn with the head of each of the logs of users that is not empty. It
 // goes on where one cannot be read, and returns the errors of all.
 func (l *Log) Heads(ctx context.Context, users []User, fn func(User, Timestamp)) (all error) {
@@ -115,6 +123,9 @@ func (l *Log) push(ctx context.Context, user User, p *Push, created [][]Violatio
 	var replayed bool
 	var head, since Timestamp
 	err := l.store.Update(ctx, user, func(tx Tx) (err error) {
+		if tx, ok := tx.(Expecter); ok {
+			tx.Expect(refs(p.Mutations), p.Key)
+		}
 		if head, err = tx.Head(); err != nil {
 			return err
 		}

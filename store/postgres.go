@@ -22,20 +22,22 @@ import (
 //
 // # What a call costs
 //
-// Looking up a head is one statement and one round trip. A push is three: the
-// head with the bounds; the newest mutations of its resources; and BEGIN,
+// Looking up a head is one statement and one round trip. A push is two: one reads
+// the head and the bounds, and with them the newest mutations of its resources and
+// the batch with its key (see postgres_expect.go); the other is BEGIN,
 // compare-and-set of the head, batch, mutations and COMMIT, sent as one (see
-// postgres_append.go). It is two where all its mutations create resources that
-// the server names. Fewer there cannot be without telling the rules of the log
-// to the database: what is written rests on what was read.
+// postgres_append.go). Fewer there cannot be without telling the rules of the log
+// to the database: what is written rests on what was read. It is one more for the
+// first push of a user, of whom something may have been erased; for one whose
+// cursor is not the head, which may be a repeat; and for one under a quota.
 //
 // Pushes of several users are not committed together, as those of a file are. The
 // database shares the syncs of transactions that commit at the same time anyway,
 // and one transaction for many keeps the logs of all locked until the last is
-// written: with 8 users' pushes in each, pgbench came to 0.89 (0.76 to 1.10) of
-// the pushes that it came to with one; and the store to 0.69 (0.66 to 0.83) of
-// those, to 0.67 (0.63 to 1.23) of its look-ups of a head (bench/postgres: five
-// turns of three seconds each on two busy cores).
+// written: with 8 users' pushes in each, pgbench came to 0.89 (0.81 to 0.99) of
+// the pushes that it came to with one; and the store to 0.82 (0.77 to 0.85) of
+// those, to 0.74 (0.62 to 0.82) of its look-ups of a head (bench/postgres: five
+// turns of five seconds each on two busy cores).
 //
 // # One state of a log
 //

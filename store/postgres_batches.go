@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"iter"
 
 	"github.com/jackc/pgx/v5"
@@ -31,18 +32,21 @@ var (
 	selectBatchByKey = batchesWith(`
 	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last > $4 AND key = $3 AND receipt`)
 
-	// selectBatchOn: the batch that was pushed on the head $3, which is the first
-	// behind that and the floor $4.
-	selectBatchOn = batchesWith(`
-	SELECT * FROM (
+	// selectOn: the batch that was pushed on the head $3, which is the first behind
+	// that and the floor $4; and the first of those that were merged on it.
+	selectOn = batchesWith(`
+	(SELECT * FROM (
 		SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND last > $3 AND last > $4 ORDER BY last LIMIT 1
-	) AS c WHERE c.previous = $3 AND c.base = $3 AND c.key IS NULL AND c.receipt`)
+	) AS c WHERE c.previous = $3 AND c.base = $3 AND c.key IS NULL AND c.receipt)
+	UNION ALL (` + mergedOn + `)`)
 
 	// selectMergedOn: those behind $4 that were pushed on $3 and merged.
-	selectMergedOn = batchesWith(`
-	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND base = $3 AND last > $4 AND base <> previous AND key IS NULL AND receipt
-	ORDER BY last LIMIT $5`)
+	selectMergedOn = batchesWith(mergedOn)
 )
+
+const mergedOn = `
+	SELECT * FROM tidemark.batches WHERE user_id = $1 AND last <= $2 AND base = $3 AND last > $4 AND base <> previous AND key IS NULL AND receipt
+	ORDER BY last LIMIT $5`
 
 // mergedAtOnce is how many merged batches of one base are read at once.
 const mergedAtOnce = 8
@@ -60,6 +64,9 @@ func (tx *postgresTx) BatchByKey(key string) (*mutlog.Batch, error) {
 	if err := tx.pin(); err != nil || tx.log.head == mutlog.Beginning {
 		return nil, err
 	}
+	if tx.expected.keyed && tx.expected.key == key {
+		return tx.expected.batch(&tx.log), nil
+	}
 	batches, err := tx.batches(selectBatchByKey, tx.user, int64(tx.log.head), []byte(key), int64(tx.log.floor()))
 	if err != nil || len(batches) == 0 {
 		return nil, err
@@ -76,54 +83,58 @@ func (tx *postgresTx) BatchesOn(base mutlog.Timestamp) iter.Seq2[*mutlog.Batch, 
 			}
 			return
 		}
-		batches, err := tx.batches(selectBatchOn, tx.user, int64(tx.log.head), int64(base), int64(tx.log.floor()))
-		for more := true; more; {
+		batches, err := tx.batches(selectOn, tx.user, int64(tx.log.head), int64(base), int64(tx.log.floor()), mergedAtOnce)
+		for err == nil && len(batches) > 0 {
 			for _, b := range batches {
 				if !yield(b, nil) {
 					return
 				}
 			}
-			if err == nil {
-				batches, err = tx.mergedOn(base, batches)
+			if len(batches) < mergedAtOnce {
+				return // there are no more
 			}
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			more = len(batches) > 0
+			batches, err = tx.batches(selectMergedOn, tx.user, int64(tx.log.head), int64(base), int64(batches[len(batches)-1].Head()), mergedAtOnce)
+		}
+		if err != nil {
+			yield(nil, err)
 		}
 	}
-}
-
-// mergedOn returns the merged batches on base that follow those read last.
-func (tx *postgresTx) mergedOn(base mutlog.Timestamp, read []*mutlog.Batch) ([]*mutlog.Batch, error) {
-	after := max(base, tx.log.floor())
-	if len(read) > 0 {
-		after = max(after, read[len(read)-1].Head())
-	}
-	return tx.batches(selectMergedOn, tx.user, int64(tx.log.head), int64(base), int64(after), mergedAtOnce)
 }
 
 // batches reads the batches that a statement made by batchesWith finds.
 func (tx *postgresTx) batches(sql string, args ...any) (batches []*mutlog.Batch, err error) {
-	err = tx.read(func() { batches = nil }, func(rows pgx.Rows) error {
-		var b mutlog.Batch
-		var client, key []byte
-		var live *string
-		e, err := scanEntry(rows, tx.user, (*int64)(&b.Previous), (*int64)(&b.Base), &client, &key, &live)
-		if err != nil {
-			return err
-		}
-		if n := len(batches); n == 0 || batches[n-1].Previous != b.Previous {
-			b.Client, b.Key = string(client), string(key)
-			if b.Live, err = decodeLive(live); err != nil {
-				return err
-			}
-			batches = append(batches, &b)
-		}
-		last := batches[len(batches)-1]
-		last.Entries = append(last.Entries, e)
-		return nil
+	err = tx.read(func() { batches = nil }, func(rows pgx.Rows) (err error) {
+		batches, err = scanBatch(rows, tx.user, batches)
+		return err
 	}, sql, args...)
 	return batches, err
+}
+
+// scanBatches reads all rows of such a statement.
+func scanBatches(rows pgx.Rows, user []byte) (batches []*mutlog.Batch, err error) {
+	for err == nil && rows.Next() {
+		batches, err = scanBatch(rows, user, batches)
+	}
+	return batches, cmp.Or(err, rows.Err())
+}
+
+// scanBatch reads a row, which is a mutation, and adds it to the batches so far.
+func scanBatch(rows pgx.Rows, user []byte, batches []*mutlog.Batch) ([]*mutlog.Batch, error) {
+	var b mutlog.Batch
+	var client, key []byte
+	var live *string
+	e, err := scanEntry(rows, user, (*int64)(&b.Previous), (*int64)(&b.Base), &client, &key, &live)
+	if err != nil {
+		return batches, err
+	}
+	if n := len(batches); n == 0 || batches[n-1].Previous != b.Previous {
+		b.Client, b.Key = string(client), string(key)
+		if b.Live, err = decodeLive(live); err != nil {
+			return batches, err
+		}
+		batches = append(batches, &b)
+	}
+	last := batches[len(batches)-1]
+	last.Entries = append(last.Entries, e)
+	return batches, nil
 }

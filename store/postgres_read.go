@@ -6,18 +6,40 @@ import (
 	"tidemark/mutlog"
 )
 
-// selectNewest: for each resource, the newest of its mutations is the entry of the
-// index mutations_by_resource that is before or at its name and $4, if it is of that
-// resource. Rows are compared as in the index so that no planner, whatever it
-// thinks of the data, goes through the log by time instead.
-const selectNewest = `
+// newestAsOf returns the query for the newest of the mutations of each resource
+// that are not later than at: it is the entry of the index mutations_by_resource that
+// is before or at its name and at, if it is of that resource. Rows are compared as in the
+// index so that no planner, whatever it thinks of the data, goes through the log
+// by time instead.
+func newestAsOf(at string) string {
+	return `
 SELECT r.i, ` + mutationColumns + `
 FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS r (resource, resource_id, i)
 CROSS JOIN LATERAL (
 	SELECT * FROM tidemark.mutations AS n
-	WHERE n.user_id = $1 AND (n.resource, n.resource_id, n.at) <= (r.resource, r.resource_id, $4)
+	WHERE n.user_id = $1 AND (n.resource, n.resource_id, n.at) <= (r.resource, r.resource_id, ` + at + `)
 	ORDER BY n.resource DESC, n.resource_id DESC, n.at DESC LIMIT 1
-) AS m WHERE m.resource = r.resource AND m.resource_id = r.resource_id AND m.at > $5`
+) AS m WHERE m.resource = r.resource AND m.resource_id = r.resource_id`
+}
+
+var selectNewest = newestAsOf("$4") + ` AND m.at > $5`
+
+// refNames are those of refs that have a resourceId: what the server has yet to
+// name has no past.
+type refNames struct {
+	resources, ids []string
+	places         []int // among refs
+}
+
+func namesOf(refs []mutlog.Ref) *refNames {
+	n := &refNames{}
+	for i, ref := range refs {
+		if ref.ResourceID != "" {
+			n.resources, n.ids, n.places = append(n.resources, ref.Resource), append(n.ids, ref.ResourceID), append(n.places, i)
+		}
+	}
+	return n
+}
 
 // Newest implements mutlog.Reader.
 func (tx *postgresTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.Entry, error) {
@@ -25,24 +47,21 @@ func (tx *postgresTx) Newest(refs []mutlog.Ref, at mutlog.Timestamp) ([]*mutlog.
 	if err := tx.pin(); err != nil || tx.log.head == mutlog.Beginning {
 		return newest, err
 	}
-	var resources, ids []string
-	var places []int
-	for i, ref := range refs {
-		if ref.ResourceID != "" { // what the server has yet to name has no past
-			resources, ids, places = append(resources, ref.Resource), append(ids, ref.ResourceID), append(places, i)
-		}
+	if tx.expected.knows(refs, at, tx.log.head) {
+		return tx.expected.newest, nil
 	}
-	if len(places) == 0 {
+	names := namesOf(refs)
+	if len(names.places) == 0 {
 		return newest, nil
 	}
 	err := tx.read(func() { clear(newest) }, func(rows pgx.Rows) error {
 		var i int
 		e, err := scanEntry(rows, tx.user, &i)
 		if err == nil {
-			newest[places[i-1]] = &e
+			newest[names.places[i-1]] = &e
 		}
 		return err
-	}, selectNewest, tx.user, resources, ids, int64(min(at, tx.log.head)), int64(tx.log.floor()))
+	}, selectNewest, tx.user, names.resources, names.ids, int64(min(at, tx.log.head)), int64(tx.log.floor()))
 	return newest, err
 }
 

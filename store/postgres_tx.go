@@ -21,6 +21,8 @@ type postgresTx struct {
 	absent bool // there is none, and its gaps are known
 	log    logRow
 
+	expected expected // what came with it
+
 	bounds *mutlog.Bounds // to be set
 	batch  *mutlog.Batch  // to be appended
 	prune  *pruning       // to be done
@@ -80,10 +82,11 @@ func (tx *postgresTx) pin() error {
 		return nil
 	}
 	b := &pgx.Batch{}
-	b.Queue(selectLog, tx.user).QueryRow(func(row pgx.Row) (err error) {
-		tx.exists, tx.log, err = scanLog(row)
-		return err
-	})
+	if tx.expected.refs != nil || tx.expected.key != "" {
+		tx.queueExpected(b)
+	} else {
+		tx.queueHead(b)
+	}
 	if err := tx.send(b); err != nil {
 		return err
 	}
@@ -91,12 +94,23 @@ func (tx *postgresTx) pin() error {
 	return nil
 }
 
-// scanLog reads a row of the table logs, or what its absence means.
+// queueHead queues what reads the log.
+func (tx *postgresTx) queueHead(b *pgx.Batch) {
+	b.Queue(selectLog, tx.user).QueryRow(func(row pgx.Row) (err error) {
+		tx.exists, tx.log, err = scanLog(row)
+		return err
+	})
+}
+
+// noLog is what the absence of a row means.
+var noLog = logRow{head: mutlog.Beginning, bounds: mutlog.NoBounds}
+
+// scanLog reads a row of the table logs, or its absence.
 func scanLog(row pgx.Row) (exists bool, log logRow, err error) {
 	var gaps []int64
 	err = row.Scan((*int64)(&log.head), &log.revision, (*int64)(&log.bounds.Pruned), (*int64)(&log.bounds.Horizon), &gaps)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return false, logRow{head: mutlog.Beginning, bounds: mutlog.NoBounds}, nil
+		return false, noLog, nil
 	}
 	log.bounds.Gaps = gapsOf(gaps)
 	return err == nil, log, err
@@ -116,16 +130,25 @@ func (tx *postgresTx) read(reset func(), scan func(pgx.Rows) error, sql string, 
 		}
 		return rows.Err()
 	})
-	b.Queue(`SELECT revision FROM tidemark.logs WHERE user_id = $1`, tx.user).QueryRow(func(row pgx.Row) error {
-		var revision int64
-		if err := row.Scan(&revision); err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return err
-		} else if err != nil || revision != tx.log.revision {
+	queueRevision(b, tx.user, func(revision int64, exists bool) error {
+		if !exists || revision != tx.log.revision {
 			return errRaced
 		}
 		return nil
 	})
 	return tx.send(b)
+}
+
+// queueRevision queues what reads the revision of a log, if there is one.
+func queueRevision(b *pgx.Batch, user []byte, fn func(revision int64, exists bool) error) {
+	b.Queue(`SELECT revision FROM tidemark.logs WHERE user_id = $1`, user).QueryRow(func(row pgx.Row) error {
+		var revision int64
+		err := row.Scan(&revision)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		return fn(revision, err == nil)
+	})
 }
 
 // Head implements mutlog.Reader.

@@ -4,12 +4,15 @@
 // the machine, and the growth of the tables, meet both; what counts is the
 // ratio.
 //
-//	go run ./bench/postgres -url postgres://… [-connections 64] [-seconds 5] [-rounds 5]
+//	go run ./bench/postgres [-dir DIR | -url postgres://…] [-connections 64] [-seconds 5] [-rounds 5]
+//
+// Unless a database is named, it starts a server of its own from the machine's
+// PostgreSQL, durable as it comes, with its files in DIR: which must be on the disk that
+// is to be measured. A database that is named is filled with made-up logs: take
+// an empty one.
 //
 // The third figure is what the store would have of committing several users' pushes
 // in one transaction.
-//
-// The database is filled with made-up logs: take an empty one.
 package main
 
 import (
@@ -20,6 +23,7 @@ import (
 	"time"
 
 	"tidemark/store"
+	"tidemark/store/postgrestest"
 )
 
 type settings struct {
@@ -33,7 +37,8 @@ type settings struct {
 
 func main() {
 	var o settings
-	flag.StringVar(&o.url, "url", "", "an empty database: postgres://…")
+	flag.StringVar(&o.url, "url", "", "an empty database: postgres://…; without it, one of a server of its own")
+	dir := flag.String("dir", os.TempDir(), "where that server has its files")
 	flag.IntVar(&o.connections, "connections", 64, "how many push and poll at the same time")
 	flag.IntVar(&o.users, "users", 10_000, "how many users there are")
 	flag.IntVar(&o.mutations, "mutations", 10, "mutations in a push")
@@ -41,10 +46,26 @@ func main() {
 	seconds := flag.Int("seconds", 5, "how long a turn is")
 	flag.Parse()
 	o.length = time.Duration(*seconds) * time.Second
-	if err := run(o); err != nil {
+	measure := run
+	if o.url == "" {
+		measure = func(o settings) error { return onOwnServer(*dir, o) }
+	}
+	if err := measure(o); err != nil {
 		fmt.Fprintln(os.Stderr, "postgres:", err)
 		os.Exit(1)
 	}
+}
+
+// onOwnServer runs the comparison on a server that is started for it. Its
+// settings are those of deploy/compose.yaml.
+func onOwnServer(dir string, o settings) error {
+	server, err := postgrestest.New(postgrestest.Options{Dir: dir, Settings: []string{"shared_buffers = 512MB", "max_wal_size = 4GB"}})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	o.url = server.URL("postgres")
+	return run(o)
 }
 
 func run(o settings) error {

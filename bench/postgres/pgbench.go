@@ -53,15 +53,13 @@ func readScript(o settings) string {
 	for i := range ids {
 		ids[i] = fmt.Sprintf("'%03d-%02d-' || :r", i, i)
 	}
-	return strings.ReplaceAll(pollStatement, "%s", "(:u)") + " \\gset\n" +
-		"\\startpipeline\n" + fmt.Sprintf(`SELECT r.i, m.at, m.type, m.resource, m.resource_id, m.assigned, m.data, m.state, m.prev, m.born, m.crc
+	return fmt.Sprintf(`SELECT l.head, l.revision, l.pruned, l.horizon, l.gaps, m.* FROM tidemark.logs AS l
+LEFT JOIN LATERAL (SELECT r.i, m.at, m.type, m.resource, m.resource_id, m.assigned, m.data, m.state, m.prev, m.born, m.crc
 FROM unnest(array_fill('NOTE'::text, ARRAY[%d]), ARRAY[%s]) WITH ORDINALITY AS r (resource, resource_id, i)
 CROSS JOIN LATERAL (SELECT * FROM tidemark.mutations AS n
-WHERE n.user_id = %s AND (n.resource, n.resource_id, n.at) <= (r.resource, r.resource_id, (:head)::bigint)
+WHERE n.user_id = %[3]s AND (n.resource, n.resource_id, n.at) <= (r.resource, r.resource_id, l.head)
 ORDER BY n.resource DESC, n.resource_id DESC, n.at DESC LIMIT 1) AS m
-WHERE m.resource = r.resource AND m.resource_id = r.resource_id AND m.at > -1;
-SELECT revision FROM tidemark.logs WHERE user_id = %[3]s;
-\endpipeline
+WHERE m.resource = r.resource AND m.resource_id = r.resource_id) AS m ON true WHERE l.user_id = %[3]s \gset
 `, o.mutations, strings.Join(ids, ", "), userOf)
 }
 

@@ -61,8 +61,17 @@ func Start(t testing.TB, o Options) *Cluster {
 	if err != nil {
 		t.Fatalf("PostgreSQL does not start: %v", err)
 	}
-	t.Cleanup(c.close)
+	t.Cleanup(c.Close)
 	return c
+}
+
+// New starts a server for what is no test, such as a comparison.
+func New(o Options) (*Cluster, error) {
+	found, err := findTools()
+	if err != nil {
+		return nil, err
+	}
+	return start(found, o)
 }
 
 func start(found *tools, o Options) (*Cluster, error) {
@@ -76,15 +85,15 @@ func start(found *tools, o Options) (*Cluster, error) {
 	}
 	// initdb may leave its files unsynced: no test cuts the power of the machine.
 	if err := c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"); err != nil {
-		c.close()
+		c.Close()
 		return nil, err
 	}
 	if err := c.configure(o); err != nil {
-		c.close()
+		c.Close()
 		return nil, err
 	}
 	if err := c.start(); err != nil {
-		c.close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil
@@ -158,8 +167,8 @@ rm -rf "$1"`
 	return nil
 }
 
-// close ends the server and removes its files.
-func (c *Cluster) close() {
+// Close ends the server and removes its files.
+func (c *Cluster) Close() {
 	c.watchdog.Close()
 	<-c.stopped
 }

@@ -16,7 +16,7 @@ func (c *Cluster) Standby(t testing.TB, settings ...string) *Cluster {
 	if err != nil {
 		t.Fatalf("the replica does not start: %v", err)
 	}
-	t.Cleanup(s.close)
+	t.Cleanup(s.Close)
 	return s
 }
 
@@ -37,7 +37,7 @@ func (c *Cluster) standby(settings []string) (*Cluster, error) {
 		err = s.start()
 	}
 	if err != nil {
-		s.close()
+		s.Close()
 		return nil, err
 	}
 	return s, nil
