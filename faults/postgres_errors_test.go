@@ -39,9 +39,9 @@ func TestF35EachStatement(t *testing.T) {
 	n := 1 << 20
 	for i := range 3 { // the server asks for things by itself in between: the least counts
 		statements = nil
-		d.proxy.Judge(func(sql string) pgproxy.Verdict {
-			if sql != "SYNC" {
-				statements = append(statements, sql)
+		d.proxy.Judge(func(s pgproxy.Statement) pgproxy.Verdict {
+			if s.SQL != "SYNC" && !isNotification(s) {
+				statements = append(statements, s.SQL)
 			}
 			return pgproxy.Pass
 		})
@@ -56,15 +56,15 @@ func TestF35EachStatement(t *testing.T) {
 	for _, code := range append(gaveUp, stateUnknown) {
 		for i := range n {
 			seen, which := 0, ""
-			d.proxy.Judge(func(sql string) pgproxy.Verdict {
-				if sql == "SYNC" {
+			d.proxy.Judge(func(s pgproxy.Statement) pgproxy.Verdict {
+				if s.SQL == "SYNC" || isNotification(s) {
 					return pgproxy.Pass
 				}
 				if seen++; seen != i+1 {
 					return pgproxy.Pass
 				}
 				failed[code]++
-				which = sql
+				which = s.SQL
 				return pgproxy.Fail(code)
 			})
 			got, refused := s.conversation(t, fmt.Sprintf("%s at %d", code, i))
@@ -164,7 +164,7 @@ func TestF35Storm(t *testing.T) {
 	f := newFleet(t, 8, 3)
 	s := start(t, d.proxied(), options{})
 	given := atomic.Int64{}
-	storm := func(string) pgproxy.Verdict {
+	storm := func(pgproxy.Statement) pgproxy.Verdict {
 		if rnd.IntN(20) > 0 {
 			return pgproxy.Pass
 		}

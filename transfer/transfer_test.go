@@ -299,7 +299,7 @@ func TestRefused(t *testing.T) {
 func TestRevoked(t *testing.T) {
 	ctx := t.Context()
 	from, to := open(t, kinds["bolt"](t)), open(t, kinds["bolt"](t))
-	pushes := fill(t, from, 1, 3, 4)
+	pushes := fill(t, from, 1, 6, 4)
 	m := transfer.Migration{From: from, To: &interrupted{Store: to, at: 8}, Source: "test"}
 	if _, err := m.Run(ctx); !errors.Is(err, errInterrupted) {
 		t.Fatal(err)

@@ -34,6 +34,15 @@ var (
 // aborts its transaction.
 func Fail(code string) Verdict { return Verdict{code: code} }
 
+// Statement is what a client runs.
+type Statement struct {
+	SQL string
+
+	// Of is the statement that began the transaction, which may be this one; ""
+	// where none did.
+	Of string
+}
+
 // Proxy accepts connections on a loopback port.
 type Proxy struct {
 	listener net.Listener
@@ -41,7 +50,7 @@ type Proxy struct {
 	server   string
 
 	mu    sync.Mutex
-	judge func(sql string) Verdict
+	judge func(Statement) Verdict
 	open  map[net.Conn]bool
 }
 
@@ -61,10 +70,9 @@ func New(network, server string) (*Proxy, error) {
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
 // Judge makes judge decide on each statement from now on; nil lets all through.
-// It is called with the statement's text, by one connection at a time. The end
-// of an implicit transaction, which no statement stands for, is "SYNC"; it can
-// be cut, but not fail by itself.
-func (p *Proxy) Judge(judge func(sql string) Verdict) {
+// It is called by one connection at a time. The end of an implicit transaction,
+// which no statement stands for, is "SYNC"; it can be cut, but not fail by itself.
+func (p *Proxy) Judge(judge func(Statement) Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.judge = judge
@@ -85,13 +93,13 @@ func (p *Proxy) Cut() {
 	}
 }
 
-func (p *Proxy) verdict(sql string) Verdict {
+func (p *Proxy) verdict(s Statement) Verdict {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.judge == nil {
 		return Pass
 	}
-	return p.judge(sql)
+	return p.judge(s)
 }
 
 func (p *Proxy) accept() {

@@ -40,7 +40,7 @@ type session struct {
 
 	statements map[string]string // by name, "" is the unnamed one
 	portals    map[string]string // their statements' text
-	explicit   bool              // a transaction that BEGIN began is open
+	begun      string            // the statement that began the transaction that is open; "" if none did
 	written    bool              // since the last Sync something was executed
 
 	mute atomic.Bool // the client hears no more
@@ -111,8 +111,8 @@ func (s *session) requests() (finishing bool) {
 			return false
 		}
 		verdict := Pass
-		if sql, ok := s.statement(m); ok {
-			verdict = s.proxy.verdict(sql)
+		if statement, ok := s.statement(m); ok {
+			verdict = s.proxy.verdict(statement)
 		}
 		switch {
 		case verdict == CutBefore:
@@ -137,40 +137,42 @@ func (s *session) requests() (finishing bool) {
 	}
 }
 
-// statement notes what m says, and returns the text of the statement that it
-// runs, if it runs one.
-func (s *session) statement(m message) (sql string, ok bool) {
+// statement notes what m says, and returns the statement that it runs, if it
+// runs one.
+func (s *session) statement(m message) (statement Statement, ok bool) {
+	var sql string
 	switch body := m.body(); m.kind() {
 	case query:
 		sql, _ = text(body)
 	case parse:
 		name, rest := text(body)
 		s.statements[name], _ = text(rest)
-		return "", false
+		return Statement{}, false
 	case bind:
 		portal, rest := text(body)
 		name, _ := text(rest)
 		s.portals[portal] = s.statements[name]
-		return "", false
+		return Statement{}, false
 	case execute:
 		portal, _ := text(body)
 		sql = s.portals[portal]
 	case syncMessage:
-		ends := s.written && !s.explicit
+		ends := s.written && s.begun == ""
 		s.written = false
-		return "SYNC", ends
+		return Statement{SQL: "SYNC"}, ends
 	default:
-		return "", false
+		return Statement{}, false
 	}
+	of := s.begun
 	switch word, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(sql)), " "); word {
 	case "begin", "start":
-		s.explicit = true
+		s.begun, of = sql, sql
 	case "commit", "end", "rollback", "abort":
-		s.explicit = false
+		s.begun = ""
 	default:
 		s.written = m.kind() != query
 	}
-	return sql, true
+	return Statement{SQL: sql, Of: of}, true
 }
 
 // text reads a string that ends with a NUL.
