@@ -268,7 +268,7 @@ func (d *database) refusesWrites(t *testing.T, what string, spoil, mend func()) 
 	f.awaitAcks(100)
 	stop()
 	wait()
-	if took > recovery {
+	if took > allowed(recovery) {
 		t.Errorf("pushes work again after %v", took)
 	}
 	refused := f.refused.Load()

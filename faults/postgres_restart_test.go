@@ -13,8 +13,8 @@ import (
 )
 
 // recovery is how long a server may take to push again once its database is
-// back. The promise is 5 s; a machine that does something else may need more.
-const recovery = 15 * time.Second
+// back.
+const recovery = 5 * time.Second
 
 // TestF32PostgresRestarts restarts PostgreSQL under load, in good order and as by
 // a crash: clients are told to wait, nothing else, and pushes go on by
@@ -24,10 +24,10 @@ func TestF32PostgresRestarts(t *testing.T) {
 	rnd := newRandom(t)
 	f := patientFleet(t, 8, 6)
 	s := start(t, d.direct(), options{})
-	restarts := size(6, 500)
+	restarts := size(20, 500)
 	var slowest time.Duration
 	for i := range restarts {
-		if i%20 == 0 { // a large log makes the comparison slow
+		if i%5 == 0 { // a large log makes the comparison slow
 			f.forget()
 		}
 		stop, wait := f.run(s, rnd)
@@ -43,7 +43,7 @@ func TestF32PostgresRestarts(t *testing.T) {
 		wait()
 		f.settle(s)
 	}
-	if slowest > recovery {
+	if slowest > allowed(recovery) {
 		t.Errorf("the slowest recovery took %v", slowest)
 	}
 	if f.refused.Load() == 0 {

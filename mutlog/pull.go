@@ -113,6 +113,7 @@ func vouch(tx Reader, head Timestamp, q *Query) error {
 // once. After an error, what was emitted is not all. It refuses, with
 // *OutOfSyncError, to go on once the log cannot vouch for the cursor any more.
 func (c *Changes) Each(ctx context.Context, emit func(*Mutation), pause func() error) error {
+	ctx = atLeisure(ctx)
 	for c.upTo < c.Head && (!c.HasMore || c.query.Page > 0) {
 		err := ctx.Err()
 		if err == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/labstack/echo/v4"
@@ -98,6 +99,10 @@ func (s *Server) as(authenticate func(*http.Request) (*auth.Principal, error), s
 		v := s.visitor(c)
 		if err := v.arrives(); err != nil {
 			return err
+		}
+		if s.StoreTime > 0 {
+			r := c.Request()
+			c.SetRequest(r.WithContext(mutlog.Hurry(r.Context(), time.Now().Add(s.StoreTime))))
 		}
 		who, err := authenticate(c.Request())
 		if err != nil {

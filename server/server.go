@@ -37,6 +37,10 @@ type Options struct {
 	// MaxBodyBytes bounds the body of a push.
 	MaxBodyBytes int64
 
+	// StoreTime bounds how long a request may wait for the store in all, until it
+	// is answered, where the store is one that can hang; 0 is no bound.
+	StoreTime time.Duration
+
 	// MaxConnections bounds the connections that are open at once; 0 means 4096.
 	MaxConnections int
 

@@ -76,10 +76,10 @@ type Postgres struct {
 	background sync.WaitGroup
 }
 
-// postgresTimeout bounds how long statements that are sent together may take, with
+// PostgresTimeout bounds how long statements that are sent together may take, with
 // the wait for a connection to send them on: a database that hangs must not let
 // calls pile up.
-const postgresTimeout = 5 * time.Second
+const PostgresTimeout = 5 * time.Second
 
 // postgresConns is how many connections a process opens, unless the URL says it:
 // enough for commits to share syncs, and for five processes to leave something
@@ -111,7 +111,7 @@ func OpenPostgres(url string) (*Postgres, error) { return openPostgres(url, nil)
 
 // openPostgres lets trace see what is sent; nil is nobody.
 func openPostgres(url string, trace pgx.QueryTracer) (*Postgres, error) {
-	s := &Postgres{name: Name(url), timeout: postgresTimeout, failed: make(chan struct{}), process: rand.Text(), lookAgain: lookAgain,
+	s := &Postgres{name: Name(url), timeout: PostgresTimeout, failed: make(chan struct{}), process: rand.Text(), lookAgain: lookAgain,
 		notifier: notifier{heads: map[mutlog.User]mutlog.Timestamp{}, some: make(chan struct{}, 1)}}
 	s.closing, s.close = context.WithCancel(context.Background())
 	config, err := pgxpool.ParseConfig(url)

@@ -16,7 +16,7 @@ type backoff struct {
 }
 
 // maxTrying bounds for how long is tried.
-const maxTrying = 2 * postgresTimeout
+const maxTrying = 2 * PostgresTimeout
 
 // next waits before another try. It gives up with ctx, or when it has taken too long.
 func (w *backoff) next(ctx context.Context) error {

@@ -20,6 +20,25 @@ type lease struct {
 	until time.Time // by when its first exchange must have ended
 }
 
+// until is by when what is sent now must be answered: within the timeout of the
+// store, and in what is left of the time of the request that asks, but a tenth
+// of the timeout at least.
+func (s *Postgres) until(ctx context.Context) time.Time {
+	now := time.Now()
+	until := now.Add(s.timeout)
+	if by, ok := mutlog.HurryOf(ctx); ok && now.Before(by) && by.Before(until) {
+		return later(by, now.Add(s.timeout/10))
+	}
+	return until
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 var errClosed = fmt.Errorf("%w: it is closed", mutlog.ErrUnavailable)
 
 // acquire returns a connection, waiting for one if all are in use. The wait counts
@@ -32,8 +51,8 @@ func (s *Postgres) acquire(ctx context.Context) (*lease, error) {
 	if s.closed.Load() {
 		return nil, errClosed
 	}
-	until := time.Now().Add(s.timeout)
-	patience := s.timeout * 4 / 5
+	until := s.until(ctx)
+	patience := time.Until(until) * 4 / 5
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := s.pool.Acquire(waiting)
@@ -43,7 +62,7 @@ func (s *Postgres) acquire(ctx context.Context) (*lease, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.Is(waiting.Err(), context.DeadlineExceeded):
-		return nil, fmt.Errorf("%w: no connection to the database in %v", mutlog.ErrUnavailable, patience)
+		return nil, fmt.Errorf("%w: no connection to the database in %v", mutlog.ErrUnavailable, patience.Round(time.Millisecond))
 	}
 	return nil, fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
 }
@@ -54,7 +73,7 @@ func (s *Postgres) acquire(ctx context.Context) (*lease, error) {
 func (s *Postgres) exchange(ctx context.Context, conn *lease, b *pgx.Batch) error {
 	until := conn.until
 	if until.IsZero() {
-		until = time.Now().Add(s.timeout)
+		until = s.until(ctx)
 	}
 	conn.until = time.Time{}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)

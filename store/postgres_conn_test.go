@@ -84,9 +84,31 @@ func TestF34NoConnection(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	only.Release()
-	s.timeout = postgresTimeout
+	s.timeout = PostgresTimeout
 	if _, err := mutlog.New(s, mutlog.DefaultLimits).Head(t.Context(), "alice"); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a request asks shares the time that the request has, in whatever many
+// questions; one that has taken its time otherwise waits for the store as any (F34).
+func TestF34OneTimeForAll(t *testing.T) {
+	s := &Postgres{timeout: time.Minute}
+	for by, want := range map[time.Duration]time.Duration{
+		-time.Second:     time.Minute, // it is a stream, say
+		time.Millisecond: 6 * time.Second,
+		20 * time.Second: 20 * time.Second,
+		time.Hour:        time.Minute,
+	} {
+		now := time.Now()
+		until := s.until(mutlog.Hurry(t.Context(), now.Add(by))).Sub(now)
+		if late := until - want; late < 0 || late > time.Second {
+			t.Errorf("with %v left, what is sent must be answered in %v, want %v", by, until, want)
+		}
+	}
+	ctx := mutlog.Hurry(context.Background(), time.Now().Add(time.Second))
+	if _, ok := mutlog.HurryOf(context.WithoutCancel(ctx)); !ok {
+		t.Error("what goes on without its client takes its time")
 	}
 }
 

@@ -115,6 +115,9 @@ func (c *serveCommand) assemble(ctx context.Context, s store.Store, p parts, wor
 		return nil, err
 	}
 	o.Log = mutlog.New(s, o.Limits)
+	if store.IsDatabase(c.Store) {
+		o.StoreTime = store.PostgresTimeout
+	}
 	o.Devices = devices.NewTracker(s, p.logger)
 	holds := &export.Holds{Store: s, Logger: p.logger}
 	if err := holds.Refresh(ctx); err != nil {

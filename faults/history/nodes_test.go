@@ -54,7 +54,7 @@ func TestF36ThreeServers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
-	n := 6
+	n := 20
 	if *longFlag {
 		n = 200
 	}
