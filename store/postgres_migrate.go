@@ -101,13 +101,27 @@ func (s *Postgres) step(ctx context.Context) (version int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := tx.Exec(ctx, string(sql), pgx.QueryExecModeSimpleProtocol); err != nil {
+	var engine string
+	if err := tx.QueryRow(ctx, `SELECT version()`).Scan(&engine); err != nil {
+		return 0, err
+	}
+	if _, err := tx.Exec(ctx, spoken(string(sql), engine), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return 0, err
 	}
 	if _, err := tx.Exec(ctx, `UPDATE tidemark.version SET version = $1`, version); err != nil {
 		return 0, err
 	}
 	return version, tx.Commit(ctx)
+}
+
+// spoken returns a migration as an engine understands it, which says of itself what
+// SELECT version() gives. CockroachDB refuses columns with a collation that is no
+// language, and compares all others by their bytes anyway.
+func spoken(sql, engine string) string {
+	if strings.HasPrefix(engine, "CockroachDB") {
+		return strings.ReplaceAll(sql, ` COLLATE "C"`, "")
+	}
+	return sql
 }
 
 // createVersion begins a store: version 0 has no other table.

@@ -83,6 +83,27 @@ func TestTenStartsAtOnce(t *testing.T) {
 	}
 }
 
+// The tables are made of nothing that engines which speak PostgreSQL refuse.
+func TestSpoken(t *testing.T) {
+	sql := string(must[[]byte](t)(migrations.ReadFile("migrations/0001.sql")))
+	same(t, "for PostgreSQL", sql, spoken(sql, "PostgreSQL 15.14 (Debian 15.14-0+deb12u1) on x86_64-pc-linux-gnu"))
+	if got := spoken(sql, "CockroachDB CCL v25.1.0 (x86_64-pc-linux-gnu)"); !strings.Contains(sql, "COLLATE") || strings.Contains(got, "COLLATE") {
+		t.Errorf("for CockroachDB:\n%s", got)
+	}
+	url := postgrestest.URL(t)
+	execute(t, url, `CREATE SCHEMA tidemark;`+spoken(sql, "CockroachDB CCL v25.1.0")) // it is whole
+	var statements []string
+	for line := range strings.Lines(sql) {
+		text, _, _ := strings.Cut(line, "--")
+		statements = append(statements, text)
+	}
+	for _, word := range []string{"SERIAL", "SEQUENCE", "REFERENCES", "FOREIGN", "UNLOGGED", "EXTENSION", "TRIGGER", "JSONB", "ADVISORY", "IDENTITY", "INHERITS"} {
+		if strings.Contains(strings.ToUpper(strings.Join(statements, "")), word) {
+			t.Errorf("the tables need %s", word)
+		}
+	}
+}
+
 // A store of a newer version is refused in one line (F42).
 func TestF42NewerTables(t *testing.T) {
 	url := postgrestest.URL(t)

@@ -30,8 +30,10 @@ type composition struct {
 		StopGrace   string `yaml:"stop_grace_period"`
 		Volumes     []string
 	}
-	Networks map[string]any
-	Volumes  map[string]any
+	Networks map[string]struct {
+		Ipam struct{ Config []struct{ Subnet string } }
+	}
+	Volumes map[string]any
 }
 
 // TestCompose holds deploy/compose.yaml to what a composition must have to come up, to stay up and to be replaced
@@ -100,7 +102,13 @@ func TestCompose(t *testing.T) {
 		t.Errorf("the servers are %q, want two", servers)
 	}
 	database := c.Services["postgres"]
+	if !slices.Contains(database.Healthcheck.Test, "--host=127.0.0.1") {
+		t.Errorf("PostgreSQL seems to be well while it is only being set up: %q", database.Healthcheck.Test)
+	}
 	for _, name := range servers {
+		if subnets := c.Networks["back"].Ipam.Config; len(subnets) != 1 || c.Services[name].Environment["TIDEMARK_TRUSTED_PROXIES"] != subnets[0].Subnet {
+			t.Errorf("%s does not believe the load balancer on %v whose request it is", name, subnets)
+		}
 		if url := c.Services[name].Environment["TIDEMARK_STORE"]; !strings.HasPrefix(url, "postgres://"+database.Environment["POSTGRES_USER"]+"@postgres:5432/"+database.Environment["POSTGRES_DB"]+"?") {
 			t.Errorf("%s has the store %s", name, url)
 		}
@@ -132,6 +140,9 @@ func testBalancer(t *testing.T, servers []string) {
 		if !slices.Contains(server.New(server.Options{}).Routes(), "GET "+m[1]) {
 			t.Errorf("the load balancer asks for %s, which the server does not have", m[1])
 		}
+	}
+	if !strings.Contains(config, "http-request set-header X-Forwarded-For %[src]") {
+		t.Error("the load balancer does not tell whose request it is")
 	}
 	if !strings.Contains(config, "http-check expect status 200") || strings.Contains(config, "retry-on all-retryable-errors") {
 		t.Error("the load balancer does not check the servers, or sends again what one of them may have applied")
