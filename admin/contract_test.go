@@ -26,6 +26,7 @@ import (
 	"tidemark/mutlog"
 	"tidemark/openapitest"
 	"tidemark/store"
+	"tidemark/telemetry"
 )
 
 // contract is openapi-admin.yaml, which is read once.
@@ -71,7 +72,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.h = admin.NewHandler(admin.Options{Store: r.store, Authority: authority, Logger: logger,
+	r.h = admin.NewHandler(admin.Options{Store: r.store, Authority: authority, Logger: logger, Figures: telemetry.New("test").Handler(),
 		Backup: func(ctx context.Context, file string, o backup.Options) (*backup.Manifest, error) {
 			if r.store.err != nil {
 				return nil, r.store.err
@@ -165,7 +166,14 @@ func TestEveryAnswer(t *testing.T) {
 
 	r.ask("GET", "/v1/user?user=alice", none, "", 200)
 	r.ask("GET", "/v1/user?user=..%2F..", none, "", 200)
-	r.ask("GET", "/v1/user", none, "", 400)
+	for _, query := range []string{"", "?user=", "?usr=alice", "?user=alice&user=bob", "?user=alice&x=1", "?user=%zz", "?user=a;user=b", "?user=a%0Ab", "?user=%ff",
+		"?user=" + strings.Repeat("x", 256)} {
+		r.ask("GET", "/v1/user"+query, none, "", 400)
+		r.ask("DELETE", "/v1/user"+query, none, "", 400)
+		if query != "" {
+			r.ask("POST", "/v1/user/import"+query, asLines, "", 400)
+		}
+	}
 	text := r.ask("GET", "/v1/user/export?user=alice", none, "", 200)
 	r.ask("GET", "/v1/user/export?user=bob", none, "", 404)
 	r.ask("GET", "/v1/user/export", none, "", 400)
@@ -194,6 +202,12 @@ func TestEveryAnswer(t *testing.T) {
 	r.ask("DELETE", "/v1/user", none, "", 400)
 	r.ask("DELETE", "/v1/tokens?user=alice", none, "", 200)
 	r.ask("DELETE", "/v1/tokens", none, "", 400)
+
+	if got := r.ask("GET", "/metrics", none, "", 200); !strings.Contains(got, "\ntidemark_mutations_total 0\n") {
+		t.Errorf("the metrics are %.1000s", got)
+	}
+	r.h.Figures = nil
+	r.ask("GET", "/metrics", none, "", 404)
 
 	r.ask("GET", "/v1/sync", none, "", 404)
 	r.ask("GET", "/", none, "", 404)
@@ -225,7 +239,7 @@ func TestEveryRouteFails(t *testing.T) {
 		for _, authorization := range []string{"", "Bearer", "Bearer " + secret[1:], "Basic " + secret, secret} {
 			r.askWith(authorization, method, uri, mediaType, body, 401)
 		}
-		if path == "/none" || method == "PATCH" {
+		if path == "/none" || method == "PATCH" || path == "/metrics" { // the last asks no store
 			continue
 		}
 		for err, status := range map[error]int{errors.New("broken"): 500, mutlog.ErrUnavailable: 503} {

@@ -63,9 +63,6 @@ func NewHandler(o Options) *Handler {
 		}
 	}
 	h := &Handler{Options: o, mux: http.NewServeMux()}
-	if o.Figures != nil {
-		h.mux.Handle("GET /metrics", o.Figures)
-	}
 	for pattern, do := range h.routes() {
 		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			h.answer(w, r, do)
@@ -80,6 +77,7 @@ func (h *Handler) Routes() []string { return slices.Collect(maps.Keys(h.routes()
 // routes is the route table.
 func (h *Handler) routes() map[string]handlerFunc {
 	return map[string]handlerFunc{
+		"GET /metrics":           h.metrics,
 		"GET /v1/tokens":         h.listTokens,
 		"POST /v1/tokens":        h.createToken,
 		"DELETE /v1/tokens":      h.revokeTokens,

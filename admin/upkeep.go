@@ -33,6 +33,16 @@ func (h *Handler) makeBackup(r *http.Request, tell Progress) (any, error) {
 	return h.Backup(r.Context(), wanted.File, backup.Options{BytesPerSecond: wanted.BytesPerSecond, Progress: tell})
 }
 
+// metrics answers with the figures of the server.
+func (h *Handler) metrics(w http.ResponseWriter, r *http.Request) (any, error) {
+	if h.Figures == nil {
+		return nil, &Error{Status: http.StatusNotFound, Message: "there are no metrics, because no server has the store"}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	h.Figures.ServeHTTP(w, r)
+	return nil, nil
+}
+
 // Fence is a time up to which every log has a gap.
 type Fence struct {
 	At mutlog.Timestamp `json:"at"` // 0 means now

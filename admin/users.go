@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 
 	"tidemark/devices"
 	"tidemark/export"
@@ -36,17 +37,16 @@ type DeviceInfo struct {
 // MaxBehind bounds what is counted for a device.
 const MaxBehind = 1000
 
-// userOf returns the user that a request is about.
+// userOf returns the user that a request is about. A parameter that is repeated,
+// misspelt or unreadable could mean another user, who would be erased.
 func userOf(r *http.Request) (mutlog.User, error) {
-	user := r.URL.Query().Get("user")
-	if user == "" || len(user) > maxUserBytes {
-		return "", &Error{Status: http.StatusBadRequest, Message: "the parameter user must name a user"}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	users := query["user"]
+	if err != nil || len(query) != 1 || len(users) != 1 || !mutlog.User(users[0]).Valid() {
+		return "", &Error{Status: http.StatusBadRequest, Message: "the parameter user, and no other, must name a user: 1 to 255 bytes without control characters"}
 	}
-	return mutlog.User(user), nil
+	return mutlog.User(users[0]), nil
 }
-
-// maxUserBytes is the length that the name of a user has at most.
-const maxUserBytes = 255
 
 func (h *Handler) showUser(_ http.ResponseWriter, r *http.Request) (any, error) {
 	user, err := userOf(r)
@@ -123,11 +123,14 @@ func (h *Handler) exportUser(w http.ResponseWriter, r *http.Request) (any, error
 }
 
 func (h *Handler) importUser(_ http.ResponseWriter, r *http.Request) (any, error) {
-	user := mutlog.User(r.URL.Query().Get("user"))
-	if len(user) > maxUserBytes {
-		return nil, &Error{Status: http.StatusBadRequest, Message: "the name of the user is too long"}
-	}
 	defer io.Copy(io.Discard, r.Body) // or an operator who is still sending would not hear why it failed
+	user := mutlog.User("")
+	if r.URL.RawQuery != "" {
+		var err error
+		if user, err = userOf(r); err != nil {
+			return nil, err
+		}
+	}
 	in := &export.Import{Store: h.Store, User: user, Settle: h.Settle, Held: h.Holds}
 	return in.Run(r.Context(), r.Body)
 }

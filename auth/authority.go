@@ -55,7 +55,7 @@ func (a *Authority) Verify(ctx context.Context, credential string) (*Principal, 
 // JWTs of user that were issued until now do not count any more either; other
 // processes learn of that within seconds.
 func (a *Authority) RevokeUser(ctx context.Context, user mutlog.User) (revoked int, err error) {
-	if !ValidUser(string(user)) {
+	if !user.Valid() {
 		return 0, errUser
 	}
 	if err := a.outs.set(ctx, user, a.Now()); err != nil {

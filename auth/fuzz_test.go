@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tidemark/mutlog"
 )
 
 // FuzzVerify: whatever text comes as a credential, it is refused without a panic,
@@ -43,7 +45,7 @@ func FuzzParseJWT(f *testing.F) {
 			t.Fatalf("%q has the signed part %q", text, token.signed)
 		}
 		issuer := Issuer{Issuer: token.claims.Issuer, Audience: List(token.claims.Audience), MaxLifetime: Duration(defaultLifetime)}
-		if token.claims.check(&issuer, time.Unix(1, 0)) == nil && (token.claims.Subject == nil || !ValidUser(userOf(issuer.Issuer, *token.claims.Subject)) && issuer.check() == nil) {
+		if token.claims.check(&issuer, time.Unix(1, 0)) == nil && (token.claims.Subject == nil || !mutlog.User(userOf(issuer.Issuer, *token.claims.Subject)).Valid() && issuer.check() == nil) {
 			t.Fatalf("%s makes no user", claims)
 		}
 		_ = token.checkKind(&issuer)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"tidemark/mutlog"
 )
 
 // leeway is how far the clocks of an issuer and of this server may be apart.
@@ -159,7 +161,7 @@ func (c *claims) check(i *Issuer, now time.Time) error {
 
 // validSubject tells whether a subject can be a part of a user. A slash would
 // make it look like a path.
-func validSubject(s string) bool { return ValidUser(s) && !strings.Contains(s, "/") }
+func validSubject(s string) bool { return mutlog.User(s).Valid() && !strings.Contains(s, "/") }
 
 func (c *claims) checkTimes(maxLifetime time.Duration, now time.Time) error {
 	const latest = 1 << 38 // seconds: the year 10680
@@ -226,7 +228,7 @@ func (t *jwt) checkKind(i *Issuer) error {
 // is too long for a user, it is hashed.
 func userOf(issuer, subject string) string {
 	name := issuer + " " + subject
-	if len(jwtUserPrefix)+len(name) > maxUserBytes {
+	if len(jwtUserPrefix)+len(name) > mutlog.MaxUserBytes {
 		return fmt.Sprintf("%ssha256:%x", jwtUserPrefix, sha256.Sum256([]byte(name)))
 	}
 	return jwtUserPrefix + name

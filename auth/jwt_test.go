@@ -306,7 +306,7 @@ func TestUsersOfJWTs(t *testing.T) {
 			} else {
 				seen[user] = pair
 			}
-			if !ValidUser(user) || !strings.HasPrefix(user, "jwt:") {
+			if !mutlog.User(user).Valid() || !strings.HasPrefix(user, "jwt:") {
 				t.Errorf("%q is no user of a JWT", user)
 			}
 			info := TokenInfo{User: mutlog.User(user), Scopes: []string{"sync"}}

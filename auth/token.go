@@ -137,7 +137,7 @@ var errUser = &TokenError{"a user is 1 to 255 bytes of UTF-8 without control cha
 // check says what is wrong with a token that is to be made at now.
 func (i *TokenInfo) check(now time.Time) error {
 	switch {
-	case !ValidUser(string(i.User)):
+	case !i.User.Valid():
 		return errUser
 	case strings.HasPrefix(string(i.User), jwtUserPrefix):
 		return &TokenError{"users that begin with " + jwtUserPrefix + " are those of JWTs"}

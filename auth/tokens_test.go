@@ -450,7 +450,7 @@ func TestErasureLeavesTokens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ValidUser(r.Owner) {
+		if mutlog.User(r.Owner).Valid() {
 			t.Errorf("the owner of %q may be a user", r.RecordKey)
 		}
 	}

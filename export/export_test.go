@@ -3,6 +3,7 @@ package export_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -200,6 +201,22 @@ func TestChanged(t *testing.T) {
 		if _, err := export.NewReader(strings.NewReader(text)); err == nil {
 			t.Errorf("%.20q was taken for an export", text)
 		}
+	}
+}
+
+// The log of nobody who can be a user is not imported: no check would find it
+// sound, and no device could ask for it.
+func TestImportOfNobody(t *testing.T) {
+	t.Parallel()
+	for _, user := range []string{"", "a\nb", strings.Repeat("x", 256)} {
+		from, to := open(t), open(t)
+		fill(t, from, 2)
+		header, _ := json.Marshal(user)
+		text := bytes.Replace(exported(t, from), []byte(`"user":"alice"`), append([]byte(`"user":`), header...), 1)
+		if _, err := (&export.Import{Store: to}).Run(t.Context(), bytes.NewReader(text)); !errors.Is(err, export.ErrFormat) {
+			t.Errorf("of %q: %v", user, err)
+		}
+		mutlogtest.CheckSound(t, to)
 	}
 }
 

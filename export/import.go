@@ -63,6 +63,9 @@ func (i *Import) Run(ctx context.Context, r io.Reader) (*Summary, error) {
 	if user == "" {
 		user = in.Header.User
 	}
+	if !user.Valid() {
+		return nil, fmt.Errorf("%w: it is of nobody who can be a user", ErrFormat)
+	}
 	if err := i.begin(ctx, user, &in.Header); err != nil {
 		return nil, err
 	}

@@ -3,10 +3,21 @@ package mutlog
 import (
 	"context"
 	"iter"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// User names whose log it is: 1 to 255 bytes without control characters.
+// User names whose log it is: 1 to 255 bytes of UTF-8 without control characters.
 type User string
+
+// MaxUserBytes is the length of a User at most.
+const MaxUserBytes = 255
+
+// Valid tells whether u is one.
+func (u User) Valid() bool {
+	return u != "" && len(u) <= MaxUserBytes && utf8.ValidString(string(u)) && !strings.ContainsFunc(string(u), unicode.IsControl)
+}
 
 // Entry is one mutation as the log keeps it.
 type Entry struct {
