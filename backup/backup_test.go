@@ -98,7 +98,7 @@ func TestMake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Users != 3 || m.Batches != 40 || len(steps) != 3 {
+	if m.Users != 3 || m.Batches != 40 || len(steps) != 4 {
 		t.Errorf("the manifest is %+v, the steps were %v", m, steps)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -131,7 +131,7 @@ func TestMakeInterrupted(t *testing.T) {
 	s := open(t, filepath.Join(dir, "tidemark.db"))
 	fill(t, s, 40)
 	path := filepath.Join(dir, "a.backup")
-	for _, at := range []string{"copying", "compacting", "summing up"} {
+	for _, at := range []string{"copying", "compacting", "verifying", "summing up"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := backup.Make(ctx, s, path, backup.Options{Progress: func(step string, _, _ int64) {
 			if step == at {

@@ -33,7 +33,7 @@ func Compact(ctx context.Context, path string, progress func(step string, done, 
 		return 0, 0, err
 	}
 	made := new(Manifest)
-	if err := made.check(ctx, part); err != nil {
+	if err := made.check(ctx, part, &o); err != nil {
 		return 0, 0, fmt.Errorf("verifying the compact store: %w", err)
 	}
 	was, err := s.Summary()

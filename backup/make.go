@@ -43,9 +43,8 @@ var ErrExists = errors.New("exists; a backup never replaces a file")
 
 // Make writes a backup of s to the new file at path, and returns its manifest.
 //
-// First it copies the pages of the store beside path: while that lasts, the
-// store does not use again what is freed in it, so it reads and writes, and does
-// nothing else. Then it makes a compact store of the copy, and verifies that.
+// First it copies the pages of the store beside path. Then it makes a compact
+// store of the copy, and verifies that.
 func Make(ctx context.Context, s *store.Bolt, path string, o Options) (*Manifest, error) {
 	if o.Finish == nil {
 		o.Finish = Finish
@@ -58,6 +57,9 @@ func Make(ctx context.Context, s *store.Bolt, path string, o Options) (*Manifest
 		return nil, err
 	}
 	defer work.close()
+	if err := room(s, work.dir); err != nil {
+		return nil, err
+	}
 	copied, part := filepath.Join(work.dir, "copy"), filepath.Join(work.dir, "part")
 	made := time.Now().UTC()
 	if err := copyPages(ctx, s, copied, &o); err != nil {
@@ -68,6 +70,27 @@ func Make(ctx context.Context, s *store.Bolt, path string, o Options) (*Manifest
 		return nil, err
 	}
 	return m, appear(part, path)
+}
+
+// ErrNoRoom: a file system has not got the room that a backup takes while it is
+// made.
+var ErrNoRoom = errors.New("there is no room for a backup")
+
+// spareBytes is what a backup leaves of a file system: it may be that of the
+// store, and pushes shall not be refused for the sake of a backup.
+const spareBytes = 32 << 20
+
+// room fails if there is no room in dir for a copy of s and a compact one.
+func room(s *store.Bolt, dir string) error {
+	stats, err := s.Stats()
+	if err != nil {
+		return err
+	}
+	free, _, err := store.Disk(dir)
+	if need := 2*stats.FileBytes - stats.FreeBytes + spareBytes; err == nil && free < need {
+		return fmt.Errorf("%w: it takes %d bytes while it is made, and %d are free", ErrNoRoom, need, free)
+	}
+	return nil // or it is not known
 }
 
 // copyPages writes one state of s to a new file.
@@ -81,11 +104,18 @@ func copyPages(ctx context.Context, s *store.Bolt, path string, o *Options) erro
 	if err != nil {
 		return err
 	}
-	w := &pacedWriter{file: f, pace: newPace(ctx, o.BytesPerSecond), total: total, progress: o.progress("copying")}
-	if _, err := s.Copy(ctx, w); err != nil {
-		return err
-	}
-	return f.Close()
+	pace, progress, synced := newPace(ctx, o.BytesPerSecond), o.progress("copying"), int64(0)
+	_, err = s.Copy(ctx, f, func(read, written int64) error {
+		if written-synced >= syncEvery {
+			synced = written
+			if err := f.Sync(); err != nil {
+				return err
+			}
+		}
+		progress(min(read, total), total)
+		return pace.wait(max(written, read/lookShare))
+	})
+	return errors.Join(err, f.Close())
 }
 
 // Finish makes a compact store of the one that was copied, verifies all of it,
@@ -98,7 +128,7 @@ func Finish(ctx context.Context, copied, part string, made time.Time, o Options)
 		return nil, err
 	}
 	m := &Manifest{Kind: kindBackup, Version: manifestVersion, Made: made}
-	if err := m.check(ctx, part); err != nil {
+	if err := m.check(ctx, part, &o); err != nil {
 		return nil, fmt.Errorf("verifying the backup: %w", err)
 	}
 	return m, m.seal(ctx, part, &o)
@@ -118,14 +148,23 @@ func compact(ctx context.Context, from, to string, o *Options) error {
 }
 
 // check verifies the store in part, all rules included, and notes what it holds.
-func (m *Manifest) check(ctx context.Context, part string) error {
+func (m *Manifest) check(ctx context.Context, part string, o *Options) error {
 	s, err := store.OpenBolt(part, store.BoltOptions{ReadOnly: true, AnyFileSystem: true})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	sum, err := s.Summary()
+	if err != nil {
+		return err
+	}
+	progress := o.progress("verifying")
+	counted := &Counted{Store: s, Read: func(batches int64) {
+		share := float64(batches) / float64(max(batches, int64(sum.Batches)))
+		progress(int64(share*float64(sum.Bytes)), sum.Bytes)
+	}}
 	problem := ""
-	err = mutlog.Check(ctx, s, func(p string) {
+	err = mutlog.Check(ctx, counted, func(p string) {
 		if problem == "" {
 			problem = p
 		}
@@ -135,10 +174,6 @@ func (m *Manifest) check(ctx context.Context, part string) error {
 		return err
 	case problem != "":
 		return fmt.Errorf("%w: %s", store.ErrDamaged, problem)
-	}
-	sum, err := s.Summary()
-	if err != nil {
-		return err
 	}
 	m.Store, m.Format, m.Batches, m.Bytes = sum.ID, sum.Format, sum.Batches, sum.Bytes
 	return s.Users(ctx, func(mutlog.User) error {

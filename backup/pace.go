@@ -38,6 +38,10 @@ func (p *pace) wait(done int64) error {
 // hardly felt, all at once would hold up pushes.
 const syncEvery = 8 << 20
 
+// lookShare is how much faster than it is copied a store may be looked through for
+// what has changed meanwhile.
+const lookShare = 8
+
 // pacedWriter writes to a file, or else a Writer, not faster than pace, and
 // syncs a file now and then.
 type pacedWriter struct {

@@ -50,7 +50,7 @@ func Restore(ctx context.Context, file, path string, now time.Time, progress fun
 	if err := fence(ctx, part, r.Fence); err != nil {
 		return nil, fmt.Errorf("recording the gap: %w", err)
 	}
-	if err := new(Manifest).check(ctx, part); err != nil {
+	if err := new(Manifest).check(ctx, part, &o); err != nil {
 		return nil, fmt.Errorf("verifying the restored store: %w", err)
 	}
 	if !old.exists {

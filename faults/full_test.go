@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -140,6 +141,41 @@ func TestF10StartOnFullDisk(t *testing.T) {
 	s.stop()
 	check(t, store)
 	counts(t, "%s: stopped and started on a full disk, all there, writing again when it is not", t.Name())
+}
+
+// TestF10BackupNeedsRoom makes backups on the disk of the store: one that would
+// leave no room for pushes is not begun.
+func TestF10BackupNeedsRoom(t *testing.T) {
+	dir := tmpfs(t, 0, "size=80m")
+	store, ballast := filepath.Join(dir, "tidemark.db"), filepath.Join(dir, "ballast")
+	f := newFleet(t, 8, 6)
+	s := start(t, store, options{})
+	stop, wait := f.run(s, newRandom(t))
+	f.awaitAcks(50)
+	if code, out := run(t, "backup", filepath.Join(dir, "first.backup"), "--store", store); code != 0 {
+		t.Errorf("with room, backup exits with %d: %s", code, out)
+	}
+	if err := os.WriteFile(ballast, make([]byte, 50<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out := run(t, "backup", filepath.Join(dir, "second.backup"), "--store", store)
+	if oneLine(t, out); code != 1 || !strings.Contains(out, "there is no room for a backup") {
+		t.Errorf("without room, backup exits with %d: %s", code, out)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "second*")); len(left) > 0 {
+		t.Errorf("a backup that was not begun left %q", left)
+	}
+	f.awaitAcks(50)
+	stop()
+	wait()
+	f.settle(s)
+	f.verify(s, true)
+	s.stop()
+	check(t, store)
+	if n := f.refused.Load(); n > 0 {
+		t.Errorf("%d pushes were refused", n)
+	}
+	counts(t, "%s: a backup on the disk of the store refused for want of room, %s", t.Name(), f.result())
 }
 
 // TestF11FileSizeLimit lets the file reach a limit of the process, which is then

@@ -4,47 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
-
-	"tidemark/mutlog"
 )
-
-// Copy writes one state of the whole store to w, as a file that OpenBolt opens,
-// and returns its size. Pushes go on meanwhile, but the pages that they free are
-// only used again once it has ended: w should be a file on a local disk, never a
-// network.
-func (s *Bolt) Copy(ctx context.Context, w io.Writer) (n int64, err error) {
-	if s.isFailed.Load() {
-		return 0, errFailed
-	}
-	tx, err := s.db.Begin(false)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %v", mutlog.ErrUnavailable, err)
-	}
-	defer tx.Rollback()
-	if n, err = tx.WriteTo(cancelled{ctx, w}); ctx.Err() != nil {
-		err = ctx.Err() // which bbolt does not wrap
-	}
-	return n, err
-}
-
-// cancelled is a writer that fails once its context is done.
-type cancelled struct {
-	ctx context.Context
-	io.Writer
-}
-
-func (c cancelled) Write(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.Writer.Write(p)
-}
 
 // Summary says what a store holds.
 type Summary struct {

@@ -94,7 +94,7 @@ func TestCompactInterrupted(t *testing.T) {
 	if err := s.Compact(ctx, filepath.Join(t.TempDir(), "compact.db"), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := s.Copy(ctx, new(bytes.Buffer)); !errors.Is(err, context.Canceled) {
+	if _, err := s.Copy(ctx, nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	same(t, "logs", want, contents(t, s))
@@ -133,7 +133,7 @@ func TestCopyUnderPushes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := s.Copy(t.Context(), f)
+		n, err := s.Copy(t.Context(), f, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,6 +162,43 @@ func TestCopyUnderPushes(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// A copy that takes its time holds no transaction open meanwhile, and has in the
+// end what was pushed until then.
+func TestCopyLeavesPagesAlone(t *testing.T) {
+	s, _ := fragmented(t)
+	path := filepath.Join(t.TempDir(), "copy.db")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	pushed, called, most := 0, 0, int64(0)
+	n, err := s.Copy(t.Context(), f, func(read, written int64) error {
+		if open := s.db.Stats().OpenTxN; open > 0 {
+			t.Errorf("after %d bytes %d transactions are open", read, open)
+		}
+		if called++; pushed < 40 {
+			push(t, s, "user-2", note(mutlog.Update, fmt.Sprint("late-", pushed), `{}`))
+			pushed++
+		}
+		most = max(most, written)
+		return nil
+	})
+	if err != nil || pushed < 2 || most < n {
+		t.Fatalf("%d of %d bytes were written in %d steps, %v", most, n, called, err)
+	}
+	c, err := OpenBolt(path, BoltOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "logs", contents(t, s), contents(t, c))
+	closeSound(t, c)
+	broken := errors.New("broken")
+	if _, err := s.Copy(t.Context(), f, func(int64, int64) error { return broken }); err != broken {
+		t.Errorf("got %v", err)
+	}
 }
 
 // Who waits for a store that is replaced meanwhile, as compact and restore do,

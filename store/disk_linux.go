@@ -1,15 +1,12 @@
 package store
 
-import (
-	"path/filepath"
-	"syscall"
-)
+import "syscall"
 
-// Disk returns what the file system of the store has left for this process, and
+// Disk returns what the file system of a directory has left for this process, and
 // its size, in bytes.
-func (s *Bolt) Disk() (free, size int64, err error) {
+func Disk(dir string) (free, size int64, err error) {
 	var fs syscall.Statfs_t
-	if err := syscall.Statfs(filepath.Dir(s.path), &fs); err != nil {
+	if err := syscall.Statfs(dir, &fs); err != nil {
 		return 0, 0, err
 	}
 	block := int64(fs.Bsize)

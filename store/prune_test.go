@@ -306,7 +306,7 @@ func TestPruneLeavesSoundStates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Copy(t.Context(), f); err != nil {
+		if _, err := s.Copy(t.Context(), f, nil); err != nil {
 			t.Fatal(err)
 		}
 		f.Close()

@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"path/filepath"
+	"time"
+)
 
 // Commit is what a bbolt store tells of a transaction that it has made durable.
 type Commit struct {
@@ -30,6 +33,10 @@ func (s *Bolt) Stats() (BoltStats, error) {
 		Failed: s.isFailed.Load(),
 	}, nil
 }
+
+// Disk returns what the file system of the store has left, and its size, as the
+// function of that name does.
+func (s *Bolt) Disk() (free, size int64, err error) { return Disk(filepath.Dir(s.path)) }
 
 // PostgresStats are figures of the connections to a database at one moment.
 type PostgresStats struct {

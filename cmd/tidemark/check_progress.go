@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
 	"os"
 
+	"tidemark/backup"
 	"tidemark/mutlog"
 	"tidemark/store"
 )
@@ -23,39 +23,11 @@ func (c *checkCommand) counted(s store.Store, io streams) (counted mutlog.Store,
 		}
 		out = os.NewFile(progressFile, "progress")
 	}
-	counter := &countingStore{Store: s, meter: newMeter(out, "checking", "batches")}
+	meter, total := newMeter(out, "checking", "batches"), int64(0) // or nobody knows
 	if bolt, ok := s.(*store.Bolt); ok {
-		if sum, err := bolt.Summary(); err == nil { // else nobody knows
-			counter.total = int64(sum.Batches)
+		if sum, err := bolt.Summary(); err == nil {
+			total = int64(sum.Batches)
 		}
 	}
-	return counter, counter.meter.end
-}
-
-// countingStore tells a meter how many batches have been read.
-type countingStore struct {
-	mutlog.Store
-	meter       *meter
-	done, total int64
-}
-
-// View implements mutlog.Store.
-func (s *countingStore) View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader) error) error {
-	return s.Store.View(ctx, user, func(tx mutlog.Reader) error { return fn(&countingReads{tx, s}) })
-}
-
-type countingReads struct {
-	mutlog.Reader
-	store *countingStore
-}
-
-// Batches implements mutlog.Reader. A check that goes through a log asks for
-// many, and where it looks back, for one.
-func (r *countingReads) Batches(after mutlog.Timestamp, n int) ([]*mutlog.Batch, error) {
-	batches, err := r.Reader.Batches(after, n)
-	if n > 1 {
-		r.store.done += int64(len(batches))
-		r.store.meter.report(r.store.done, r.store.total)
-	}
-	return batches, err
+	return &backup.Counted{Store: s, Read: func(batches int64) { meter.report(batches, total) }}, meter.end
 }
