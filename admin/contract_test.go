@@ -291,6 +291,13 @@ func (f *failing) View(ctx context.Context, user mutlog.User, fn func(mutlog.Rea
 	return f.Store.View(ctx, user, fn)
 }
 
+func (f *failing) CountBatches(ctx context.Context, user mutlog.User) (int64, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return f.Store.(*store.Bolt).CountBatches(ctx, user)
+}
+
 func (f *failing) Record(ctx context.Context, key mutlog.RecordKey) ([]byte, error) {
 	if f.err != nil {
 		return nil, f.err

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"tidemark/backup"
 	"tidemark/export"
@@ -35,15 +37,31 @@ func (c *Client) User(ctx context.Context, user mutlog.User) (*UserInfo, error) 
 	return info, c.do(ctx, http.MethodGet, userPath("/v1/user", user), nil, info)
 }
 
-// Export writes the log of a user to w, as package export has it.
-func (c *Client) Export(ctx context.Context, user mutlog.User, w io.Writer) error {
+// Export writes the log of a user to w, as package export has it, and tells how
+// many of its batches it has written.
+func (c *Client) Export(ctx context.Context, user mutlog.User, w io.Writer, tell Progress) error {
 	res, err := c.request(ctx, http.MethodGet, userPath("/v1/user/export", user), nil)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	_, err = io.Copy(w, res.Body)
+	total, _ := strconv.ParseInt(res.Header.Get(batchesHeader), 10, 64) // or nobody knows
+	_, err = io.Copy(io.MultiWriter(w, &lineCounter{total: total, tell: tell}), res.Body)
 	return err
+}
+
+// lineCounter counts the lines of an export between the first and the last, which
+// are its batches.
+type lineCounter struct {
+	lines, total int64
+	tell         Progress
+}
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	c.lines += int64(bytes.Count(p, []byte("\n")))
+	batches := max(c.lines-1, 0)
+	c.tell("exporting", min(batches, cmp.Or(c.total, batches)), c.total)
+	return len(p), nil
 }
 
 // Import reads an export into the log of a user, or of the one whose it was if

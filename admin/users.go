@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"tidemark/devices"
 	"tidemark/export"
@@ -113,6 +114,11 @@ func (h *Handler) exportUser(w http.ResponseWriter, r *http.Request) (any, error
 	} else if head == mutlog.Beginning {
 		return nil, &Error{Status: http.StatusNotFound, Message: "the user has no log"}
 	}
+	if n, err := h.countBatches(r.Context(), user); err != nil {
+		return nil, err
+	} else if n > 0 {
+		w.Header().Set(batchesHeader, strconv.FormatInt(n, 10))
+	}
 	w.Header().Set("Content-Type", contentLines)
 	w.Header().Set("Cache-Control", "no-store")
 	if err := export.Write(r.Context(), h.Store, user, w); err != nil {
@@ -120,6 +126,21 @@ func (h *Handler) exportUser(w http.ResponseWriter, r *http.Request) (any, error
 		panic(http.ErrAbortHandler) // nobody may take it for a whole one
 	}
 	return nil, nil
+}
+
+// batchesHeader tells about how many batches an export has.
+const batchesHeader = "Tidemark-Batches"
+
+// countBatches returns how many batches the log of a user has, or 0 if the store
+// does not know.
+func (h *Handler) countBatches(ctx context.Context, user mutlog.User) (int64, error) {
+	s, ok := h.Store.(interface {
+		CountBatches(context.Context, mutlog.User) (int64, error)
+	})
+	if !ok {
+		return 0, nil
+	}
+	return s.CountBatches(ctx, user)
 }
 
 func (h *Handler) importUser(_ http.ResponseWriter, r *http.Request) (any, error) {

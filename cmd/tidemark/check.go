@@ -118,7 +118,7 @@ func (c *checkCommand) verify(ctx context.Context, io streams) error {
 	}
 	switch mode {
 	case checkFull:
-		counted, end := c.counted(s, io)
+		counted, end := c.counted(ctx, s, io)
 		err = mutlog.Check(ctx, counted, report)
 		end()
 	case checkSums:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 
 	"tidemark/backup"
@@ -13,9 +14,22 @@ import (
 // on stderr.
 const progressFile = 3
 
+// batchesOf returns how many batches a store has, or 0 if nobody knows.
+func batchesOf(ctx context.Context, s store.Store) int64 {
+	switch s := s.(type) {
+	case *store.Bolt:
+		sum, _ := s.Summary()
+		return int64(sum.Batches)
+	case *store.Postgres:
+		n, _ := s.CountAllBatches(ctx)
+		return n
+	}
+	return 0
+}
+
 // counted returns s as a check should read it, so that it is told how many
 // batches have been checked, until end is called.
-func (c *checkCommand) counted(s store.Store, io streams) (counted mutlog.Store, end func()) {
+func (c *checkCommand) counted(ctx context.Context, s store.Store, io streams) (counted mutlog.Store, end func()) {
 	out := io.err
 	if c.Worker {
 		if !c.Progress {
@@ -23,11 +37,6 @@ func (c *checkCommand) counted(s store.Store, io streams) (counted mutlog.Store,
 		}
 		out = os.NewFile(progressFile, "progress")
 	}
-	meter, total := newMeter(out, "checking", "batches"), int64(0) // or nobody knows
-	if bolt, ok := s.(*store.Bolt); ok {
-		if sum, err := bolt.Summary(); err == nil {
-			total = int64(sum.Batches)
-		}
-	}
+	meter, total := newMeter(out, "checking", "batches"), batchesOf(ctx, s)
 	return &backup.Counted{Store: s, Read: func(batches int64) { meter.report(batches, total) }}, meter.end
 }

@@ -82,7 +82,7 @@ func stamp(t mutlog.Timestamp) string { return time.UnixMilli(int64(t)).UTC().Fo
 func (c *userExportCommand) Run(out streams) error {
 	return c.administer(false, func(ctx context.Context, a *admin.Client) error {
 		if c.File == "-" {
-			return a.Export(ctx, mutlog.User(c.User), out.out)
+			return a.Export(ctx, mutlog.User(c.User), out.out, func(string, int64, int64) {})
 		}
 		if _, err := os.Lstat(c.File); err == nil {
 			return fmt.Errorf("%s exists; an export never replaces a file", c.File)
@@ -93,9 +93,9 @@ func (c *userExportCommand) Run(out streams) error {
 		}
 		defer os.Remove(part.Name())
 		defer part.Close()
-		meter := newMeter(out.err, "exporting", inBytes)
-		defer meter.end()
-		if err := a.Export(ctx, mutlog.User(c.User), &countingWriter{part, meter, 0}); err != nil {
+		steps := newSteps(out.err, "batches")
+		defer steps.end()
+		if err := a.Export(ctx, mutlog.User(c.User), part, steps.report); err != nil {
 			return err
 		}
 		if err := errors.Join(part.Sync(), part.Close()); err != nil {
@@ -103,20 +103,6 @@ func (c *userExportCommand) Run(out streams) error {
 		}
 		return os.Rename(part.Name(), c.File)
 	})
-}
-
-// countingWriter tells a meter how many bytes it has written.
-type countingWriter struct {
-	io.Writer
-	meter *meter
-	done  int64
-}
-
-func (w *countingWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	w.done += int64(n)
-	w.meter.report(w.done, 0)
-	return n, err
 }
 
 // Run reads an export into the log of a user.
