@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 // Records is what a tracker needs of a mutlog.Store.
 type Records interface {
+	View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader) error) error
 	Record(ctx context.Context, key mutlog.RecordKey) ([]byte, error)
 	UpdateRecord(ctx context.Context, key mutlog.RecordKey, fn func(old []byte) ([]byte, error)) error
 }
@@ -151,12 +153,43 @@ func key(user mutlog.User) mutlog.RecordKey {
 }
 
 func (t *Tracker) write(ctx context.Context, user mutlog.User, seen []Device) error {
-	return t.records.UpdateRecord(ctx, key(user), func(old []byte) ([]byte, error) {
+	err := t.records.UpdateRecord(ctx, key(user), func(old []byte) ([]byte, error) {
 		known, err := decode(old)
 		if err != nil {
 			known = nil // better what is seen now than nothing any more
 		}
 		return json.Marshal(merge(known, seen))
+	})
+	if err != nil {
+		return err
+	}
+	return t.dropErased(ctx, user)
+}
+
+// dropErased removes from the record what was seen of a user before an erasure,
+// which another server may have made since. It comes after the writing: an
+// erasure that is not in the bounds by now has yet to come to the records.
+func (t *Tracker) dropErased(ctx context.Context, user mutlog.User) error {
+	erased := mutlog.Beginning
+	err := t.records.View(ctx, user, func(tx mutlog.Reader) error {
+		bounds, err := tx.Bounds()
+		for _, gap := range bounds.Gaps {
+			if gap.After == mutlog.Beginning {
+				erased = max(erased, gap.Until)
+			}
+		}
+		return err
+	})
+	if err != nil || erased == mutlog.Beginning {
+		return err
+	}
+	return t.records.UpdateRecord(ctx, key(user), func(old []byte) ([]byte, error) {
+		known, err := decode(old)
+		left := slices.DeleteFunc(known, func(d Device) bool { return d.LastSeen.UnixMilli() <= int64(erased) })
+		if err != nil || len(left) == 0 {
+			return nil, nil
+		}
+		return json.Marshal(left)
 	})
 }
 

@@ -133,6 +133,32 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// Nor does what another server has seen of that user before, and has still to
+// write; what it sees afterwards is known.
+func TestForgetElsewhere(t *testing.T) {
+	store := mutlogtest.NewStore()
+	tracker, clock := newTracker(t, store)
+	clock.Set(1000)
+	tracker.Seen("alice", "phone", devices.Event{})
+	tracker.Seen("bob", "phone", devices.Event{})
+	if err := store.Erase(t.Context(), "alice", 2000, func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+	tracker.Flush(t.Context())
+	if record, err := store.Record(t.Context(), mutlog.RecordKey{Kind: "device", Owner: "alice"}); err != nil || record != nil {
+		t.Errorf("alice has %q, %v", record, err)
+	}
+	if list := known(t, tracker, "bob"); len(list) != 1 {
+		t.Errorf("bob has %+v", list)
+	}
+	clock.Set(3000)
+	tracker.Seen("alice", "tablet", devices.Event{})
+	tracker.Flush(t.Context())
+	if list := known(t, tracker, "alice"); len(list) != 1 || list[0].Client != "tablet" {
+		t.Errorf("alice has %+v", list)
+	}
+}
+
 // A store that fails loses what was seen, and nothing else.
 func TestStoreFails(t *testing.T) {
 	store := &failing{Records: mutlogtest.NewStore(), err: mutlog.ErrUnavailable}

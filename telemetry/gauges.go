@@ -29,6 +29,7 @@ func (m *Metrics) WatchStore(s store.Store) {
 	m.watchFailure(s.Failed())
 	switch s := s.(type) {
 	case *store.Bolt:
+		m.register(m.group, m.commit, m.sync)
 		look(m, func() (store.BoltStats, bool) { stats, err := s.Stats(); return stats, err == nil },
 			gauge("tidemark_store_queued_pushes", "Pushes that wait for a commit.", func(s store.BoltStats) float64 { return float64(s.Queued) }),
 			gauge("tidemark_store_queued_pushes_limit", "Pushes that may wait; more are refused.", func(s store.BoltStats) float64 { return float64(s.MaxQueued) }),

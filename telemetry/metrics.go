@@ -57,7 +57,7 @@ func New(version string) *Metrics {
 	m.retentionRead = counter("tidemark_retention_read_mutations_total", "Mutations that retention has looked at.")
 	m.retentionDropped = counter("tidemark_retention_dropped_mutations_total", "Mutations that retention has dropped.")
 	m.retentionFailures = counter("tidemark_retention_failures_total", "Logs that retention could not prune, and rounds that could not go on.")
-	m.register(m.retentionRead, m.retentionDropped, m.retentionFailures, m.requests, m.pushes, m.mutations, m.outOfSync, m.limited, m.pulled, m.cut, m.group, m.commit, m.sync,
+	m.register(m.retentionRead, m.retentionDropped, m.retentionFailures, m.requests, m.pushes, m.mutations, m.outOfSync, m.limited, m.pulled, m.cut,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	look(m, func() (float64, bool) { return m.headAhead(), true },
 		gauge("tidemark_head_ahead_seconds", "How far the latest timestamp given since the start is ahead of the clock.", same))

@@ -30,6 +30,9 @@ func (c *userShowCommand) Run(io streams) error {
 			return e.Encode(info)
 		}
 		printLog(io.out, info)
+		if store.IsDatabase(c.Store) {
+			defer fmt.Fprintln(io.out, "what servers have seen in the last five minutes may be missing; each tells it on its --admin-addr")
+		}
 		if len(info.Devices) == 0 {
 			fmt.Fprintln(io.out, "no device was seen")
 			return nil
