@@ -9,8 +9,11 @@ ARG VERSION=""
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" -o /out/tidemark ./cmd/tidemark \
  && mkdir /out/data
 
-# Nothing but the binary: it is static, and needs neither shell nor libraries.
+# The binary is static, and needs neither shell nor libraries; but identity
+# providers, webhooks and collectors of traces are reached over HTTPS, and somebody
+# must vouch for them.
 FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/tidemark /tidemark
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532

@@ -148,3 +148,12 @@ func testBalancer(t *testing.T, servers []string) {
 		t.Error("the load balancer does not check the servers, or sends again what one of them may have applied")
 	}
 }
+
+// TestImageKnowsAuthorities: nothing is in the image but what the Dockerfile puts there, and without the certificates of
+// authorities no identity provider or webhook can be reached over HTTPS.
+func TestImageKnowsAuthorities(t *testing.T) {
+	_, image, found := strings.Cut(readFile(t, "../../Dockerfile"), "\nFROM scratch\n")
+	if !found || !strings.Contains(image, "COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/\n") {
+		t.Error("the image has no certificates of authorities")
+	}
+}
