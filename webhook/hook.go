@@ -78,7 +78,6 @@ func (h *Hook) Pushed(user mutlog.User, head mutlog.Timestamp) {
 // Run sends until ctx is done. What still waits then has until drained is done.
 func (h *Hook) Run(ctx, drained context.Context) {
 	var wg sync.WaitGroup
-	defer wg.Wait()
 	for range senders {
 		wg.Go(func() {
 			for {

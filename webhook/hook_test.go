@@ -83,7 +83,7 @@ type receiver struct {
 	mu     sync.Mutex
 	heads  map[mutlog.User][]mutlog.Timestamp
 	ids    map[string]int
-	answer func(n int) int // the status of the nth request, from 0
+	answer func(n int, head mutlog.Timestamp) int // the status of the nth request, from 0
 	n      int
 
 	elsewhere string // where answers that are no success point to
@@ -111,7 +111,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	defer r.mu.Unlock()
 	n := r.n
 	r.n++
-	if status := r.answer(n); status != 200 {
+	if status := r.answer(n, got.Data.Head); status != 200 {
 		w.Header().Set("Location", r.elsewhere)
 		w.WriteHeader(status)
 		r.ids[id]++
@@ -126,8 +126,10 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 func TestDelivery(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("sent elsewhere: %s", r.Method) }))
 	defer elsewhere.Close()
-	r := &receiver{t: t, heads: map[mutlog.User][]mutlog.Timestamp{}, ids: map[string]int{}, answer: func(n int) int {
-		if n < 9 {
+	lastFailed := false // behind which nothing newer comes, so that it is sent again as it was
+	r := &receiver{t: t, heads: map[mutlog.User][]mutlog.Timestamp{}, ids: map[string]int{}, answer: func(n int, head mutlog.Timestamp) int {
+		if isLast := head == 19 && !lastFailed; n < 9 || isLast {
+			lastFailed = lastFailed || isLast
 			return []int{500, 302, 307, 429}[n%4]
 		}
 		return 200
