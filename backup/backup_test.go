@@ -64,7 +64,7 @@ func history(t *testing.T, s mutlog.Store) map[mutlog.User][]mutlog.Mutation {
 	return all
 }
 
-// noFiles fails the test if there are others than names in dir.
+// files fails the test if there are others than names in dir.
 func files(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -7,5 +7,5 @@
 //
 // A restored store is fenced: the time from the newest mutation that is still
 // there to the restore is a gap of each log, and a device whose cursor lies in
-// it is told (rule 13 of package mutlog).
+// it is told (rule 17 of package mutlog).
 package backup

@@ -9,8 +9,8 @@ import (
 // Wait returns when a pull of the cursor after has something to say: there is
 // something later in the log of user, or the cursor is none of this log. It
 // returns without an error, too, when ctx is done or the hub closes, because
-// whoever waits then looks at the log, whatever the reason. Its errors are ErrUserLimit, ErrFull and
-// those of looking at the head.
+// whoever waits then looks at the log, whatever the reason. Its errors are
+// ErrUserLimit, ErrFull and those of looking at the head.
 func (h *Hub) Wait(ctx context.Context, user mutlog.User, after mutlog.Timestamp) error {
 	woken := make(chan struct{}, 1)
 	wake := func() {

@@ -135,8 +135,9 @@ type Store interface {
 	// the error of ctx, or one of the store's. Several heads of one log may come
 	// as one, the newest. missed is called at first, once every later push is
 	// heard of, and whenever heads may have been missed, because a connection
-	// was lost and is back: then whoever waits must look for themselves. Calls come one after the other and must not block. A head
-	// is never told before every View that starts later sees it.
+	// was lost and is back: then whoever waits must look for themselves. Calls
+	// come one after the other and must not block. A head is never told before
+	// every View that starts later sees it.
 	Follow(ctx context.Context, heard func(User, Timestamp), missed func()) error
 
 	// Erase removes the log of user, all its bytes and the records whose Owner

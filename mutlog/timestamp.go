@@ -27,8 +27,8 @@ func (t Timestamp) String() string { return strconv.FormatInt(int64(t), 10) }
 
 // next returns the timestamp of the first mutation of a batch that is applied
 // at now on top of a head or a gap (rules 3 and 17), or ErrLogFull if n mutations
-// do not fit below 2^53. A clock that stands still, jumps back, or is out of the range of
-// timestamps never breaks the order.
+// do not fit below 2^53. A clock that stands still, jumps back, or is out of the
+// range of timestamps never breaks the order.
 func next(now time.Time, head Timestamp, n int) (Timestamp, error) {
 	last := MaxTimestamp - Timestamp(n) + 1
 	t := max(Timestamp(now.UnixMilli()), head+1, 1)

@@ -234,7 +234,7 @@ func (b badNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// Issue 2: a client that never pages, pulls mutationsSince=0 at first, pushes in
+// A client that never pages, pulls mutationsSince=0 at first, pushes in
 // several requests with chained cursors, and checks its acknowledgements,
 // converges with others of its kind, whatever the network does.
 func TestMobilesConverge(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 // balancer gives up after not much more.
 const readyTimeout = 2 * time.Second
 
-// ready answers 200 while the store answers and Ready has nothing against it, else 503, so that
-// a load balancer sends requests elsewhere. However many ask, one look at the
-// store at a time is made for all of them.
+// ready answers 200 while the store answers and Ready has nothing against it, else
+// 503, so that a load balancer sends requests elsewhere. However many ask, one
+// look at the store at a time is made for all of them.
 func (s *Server) ready(c echo.Context) error {
 	_, err, _ := s.readiness.Do("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)

@@ -11,8 +11,8 @@ import (
 // countStep bounds how many places one transaction counts.
 const countStep = 50_000
 
-// CountBatches returns how many batches the log of user has, for who wants to say
-// how far he has come with it: it may grow, and be pruned, meanwhile.
+// CountBatches returns how many batches the log of user has, for whoever tells how
+// far they have come with it: it may grow, and be pruned, meanwhile.
 func (s *Bolt) CountBatches(ctx context.Context, user mutlog.User) (int64, error) {
 	return s.countBatches(ctx, user, countStep)
 }

@@ -70,8 +70,8 @@ func (tx *boltTx) eraseSome(until mutlog.Timestamp) (n int, more bool, err error
 	return n, true, tx.Prune(mutlog.Beginning, last, nil)
 }
 
-// eraseRest erases the name, and all keys that are left
-// of an empty log but for that of its bounds.
+// eraseRest erases the name, and all keys that are left of an empty log but for
+// that of its bounds.
 func (p prefix) eraseRest(_ *Bolt, tx *bolt.Tx, _ *commit) error {
 	user := newBoltTx(tx, p, nil, nil)
 	a, err := user.about()
