@@ -281,7 +281,8 @@ func TestLogHoldsNoToken(t *testing.T) {
 // requests only.
 type failing struct {
 	mutlog.Store
-	err error
+	err       error
+	uncounted error // of CountBatches alone
 }
 
 func (f *failing) View(ctx context.Context, user mutlog.User, fn func(mutlog.Reader) error) error {
@@ -292,8 +293,8 @@ func (f *failing) View(ctx context.Context, user mutlog.User, fn func(mutlog.Rea
 }
 
 func (f *failing) CountBatches(ctx context.Context, user mutlog.User) (int64, error) {
-	if f.err != nil {
-		return 0, f.err
+	if err := errors.Join(f.err, f.uncounted); err != nil {
+		return 0, err
 	}
 	return f.Store.(*store.Bolt).CountBatches(ctx, user)
 }
