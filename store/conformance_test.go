@@ -63,6 +63,7 @@ func TestConformance(t *testing.T) {
 		{"HandedOutForGood", testHandedOut},
 		{"Records", testRecords},
 		{"RecordsAreUpdatedAtomically", testRecordsAtomic},
+		{"RecordsAreNeverStale", testRecordsNeverStale},
 		{"Follow", testFollow},
 		{"Bounds", testBounds},
 		{"Fences", testFences},

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"tidemark/mutlog"
@@ -121,4 +122,40 @@ func testRecordsAtomic(t *testing.T, o *opener) {
 	for _, key := range keys {
 		same(t, key.Name, strconv.Itoa(writers*each/2), string(must[[]byte](t)(s.Record(t.Context(), key))))
 	}
+}
+
+// Once a record is replaced nobody gets what it was, however many read it
+// meanwhile: a token that was revoked must not let in any more.
+func testRecordsNeverStale(t *testing.T, o *opener) {
+	s := o.open()
+	key := mutlog.RecordKey{Kind: "token", Owner: "a"}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var replaced atomic.Int64
+	check := func() {
+		least := replaced.Load()
+		value, err := s.Record(t.Context(), key)
+		if n, _ := strconv.ParseInt(string(value), 10, 64); n < least || err != nil {
+			t.Errorf("the record is %q, and had been %d before it was asked for (%v)", value, least, err)
+		}
+	}
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					check()
+				}
+			}
+		})
+	}
+	for n := int64(1); n <= 300 && !t.Failed(); n++ {
+		put(t, s, key, strconv.AppendInt(nil, n, 10))
+		replaced.Store(n)
+		check()
+	}
+	close(stop)
+	wg.Wait()
 }
