@@ -69,7 +69,7 @@ func Make(ctx context.Context, s *store.Bolt, path string, o Options) (*Manifest
 	if err != nil {
 		return nil, err
 	}
-	return m, appear(part, path)
+	return m, Appear(part, path)
 }
 
 // ErrNoRoom: a file system has not got the room that a backup takes while it is

@@ -54,7 +54,7 @@ func Restore(ctx context.Context, file, path string, now time.Time, progress fun
 		return nil, fmt.Errorf("verifying the restored store: %w", err)
 	}
 	if !old.exists {
-		return r, appear(part, path)
+		return r, Appear(part, path)
 	}
 	r.Kept, err = keep(path, now)
 	if err != nil {

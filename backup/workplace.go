@@ -50,9 +50,9 @@ func (w *workplace) close() {
 	w.lock.Close()
 }
 
-// appear makes the complete file at part, on disk, known as path, where nothing
-// may be. It leaves nothing at part, or under both names.
-func appear(part, path string) error {
+// Appear makes the complete file at part, on disk, known as path, durably; it
+// fails if there is something. It leaves nothing at part, or under both names.
+func Appear(part, path string) error {
 	if err := os.Link(part, path); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tidemark/admin"
+	"tidemark/backup"
 	"tidemark/mutlog"
 	"tidemark/store"
 )
@@ -104,7 +105,7 @@ func (c *userExportCommand) Run(out streams) error {
 		if err := errors.Join(part.Sync(), part.Close()); err != nil {
 			return err
 		}
-		return os.Rename(part.Name(), c.File)
+		return backup.Appear(part.Name(), c.File)
 	})
 }
 
