@@ -105,6 +105,9 @@ func TestUnitLeavesAlone(t *testing.T) {
 func TestUnit(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("the unit cannot be verified, because this machine has no systemd-analyze")
+		}
 		t.Skip("SKIP: the unit was not verified, because this machine has no systemd-analyze")
 	}
 	out, _ := exec.Command("systemd-analyze", "verify", "../../deploy/tidemark.service").CombinedOutput()
