@@ -69,6 +69,9 @@ func dial(ctx context.Context, path string) (*Client, error) {
 	return &Client{http: &http.Client{Transport: t}, close: func() error { t.CloseIdleConnections(); return nil }}, nil
 }
 
+// leaveTimeout bounds how long a handler in this process may take to end.
+const leaveTimeout = 10 * time.Second
+
 // open returns a client for a handler in this process.
 func open(ctx context.Context, url string) (*Client, error) {
 	s, err := store.Open(url, store.BoltOptions{})
@@ -90,7 +93,10 @@ func open(ctx context.Context, url string) (*Client, error) {
 	t := &http.Transport{DialContext: l.dial}
 	return &Client{http: &http.Client{Transport: t}, close: func() error {
 		t.CloseIdleConnections()
-		return errors.Join(h.Close(), s.Close())
+		// What was interrupted still has to remove what it has made.
+		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+		defer cancel()
+		return errors.Join(h.Shutdown(ctx), s.Close())
 	}}, nil
 }
 
