@@ -77,10 +77,10 @@ func (k *kept) get(key mutlog.RecordKey) (value []byte, known bool, changes int)
 func (k *kept) put(key mutlog.RecordKey, value []byte, changes int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.changes != changes || len(value) > maxKeptValue || len(k.values) >= maxKept {
+	if k.changes != changes || len(value) > maxKeptValue {
 		return
 	}
-	if k.values == nil {
+	if k.values == nil || len(k.values) >= maxKept { // of tokens that are made up, too
 		k.values = map[mutlog.RecordKey][]byte{}
 	}
 	key.Kind, key.Owner, key.Name = strings.Clone(key.Kind), strings.Clone(key.Owner), strings.Clone(key.Name)
