@@ -146,7 +146,7 @@ func TestInterrupted(t *testing.T) {
 	fill(t, from, 40)
 	text := exported(t, from)
 	rnd := rand.New(rand.NewPCG(3, 4))
-	for range 8 {
+	for range mutlogtest.Size(2, 8) {
 		to := open(t)
 		holds := &export.Holds{Store: to, Logger: slog.New(slog.DiscardHandler)}
 		in := export.Import{Store: to, Held: holds}

@@ -137,7 +137,7 @@ func TestPullKeysetPages(t *testing.T) {
 		if changes.HasMore || changes.NextAfter != all[len(all)-1].Timestamp || changes.Total != int64(len(all)) {
 			t.Errorf("%+v: got %+v", q, changes)
 		}
-		for limit := 1; limit <= len(all)+1; limit++ {
+		for limit := 1; limit <= len(all)+1; limit += mutlogtest.Size(7, 1) {
 			q.Limit, q.After = limit, Beginning
 			pages, size := []Mutation{}, 0
 			for more := true; more; {

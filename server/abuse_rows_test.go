@@ -18,6 +18,7 @@ import (
 
 // TestManyRequestsOnOneConnection sends 10,000 of them, good ones and refused ones.
 func TestManyRequestsOnOneConnection(t *testing.T) {
+	t.Parallel()
 	x := newTarget(t)
 	c := x.dial()
 	defer c.Close()
@@ -111,6 +112,7 @@ func TestKeysOfUsers(t *testing.T) {
 
 // TestSlowClientsAreCut: what does not come in time is cut, and whoever asks meanwhile does not notice.
 func TestSlowClientsAreCut(t *testing.T) {
+	t.Parallel()
 	const headers, whole, tolerance = 200 * time.Millisecond, 3 * time.Second, 2500 * time.Millisecond
 	x := newTarget(t, func(o *server.Options) {
 		o.ReadHeaderTimeout, o.ReadTimeout, o.IdleTimeout = headers, whole, whole

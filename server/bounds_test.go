@@ -180,6 +180,7 @@ func TestWorkWaitsItsTurn(t *testing.T) {
 // TestLongAnswerToSlowClient: a client has its time for each part of an answer, not for all of it, so an answer of
 // many megabytes in one piece reaches one that reads slowly; one that does not read is cut.
 func TestLongAnswerToSlowClient(t *testing.T) {
+	t.Parallel()
 	x := newTarget(t, func(o *server.Options) { o.WriteTimeout = 500 * time.Millisecond })
 	text := strings.Repeat("x", 65000)
 	base := mutlog.Beginning

@@ -446,6 +446,7 @@ func TestStreamsEndAtShutdown(t *testing.T) {
 // TestStreamFitsDocument: a stream to its end, and the refusals of one too many,
 // are as openapi.yaml says.
 func TestStreamFitsDocument(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *server.Options) {
 		o.MaxStreamsPerUser = 1
 		o.Authenticate = func(*http.Request) (*auth.Principal, error) {
@@ -468,6 +469,7 @@ func TestStreamFitsDocument(t *testing.T) {
 
 // TestWait: a pull that has nothing to answer waits for something.
 func TestWait(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client("")
 	head := mustPush(t, c, mutlog.Beginning, create("a", "{}"))

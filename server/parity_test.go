@@ -24,7 +24,7 @@ import (
 func TestParity(t *testing.T) {
 	const generation = 2_000
 	n := 10_000
-	if testing.Short() {
+	if testing.Short() || mutlogtest.UnderRaceDetector() { // .ci/run runs it without, too
 		n = generation
 	}
 	var rigs []*rig

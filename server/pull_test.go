@@ -141,6 +141,7 @@ func (r *rig) fill(n, size int) (head mutlog.Timestamp) {
 // A pull that breaks off is an error, wherever it does, and a device finds no
 // head to adopt in it.
 func TestCutPull(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		compress bool
@@ -238,6 +239,7 @@ func TestCutMerge(t *testing.T) {
 // Rule 15: an answer that nobody reads holds no transaction and no writer, and
 // is of one state of the log when it is read at last.
 func TestSlowReader(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	const rows = 300
 	head := r.fill(rows, 60000) // 18 MB, more than the sockets take
@@ -288,6 +290,7 @@ func TestSlowReader(t *testing.T) {
 
 // A client that goes away in the middle leaves nothing behind.
 func TestReaderGoesAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	head := r.fill(300, 60000)
 	for range 3 {

@@ -21,6 +21,7 @@ const tooMany = "Too many requests, please try again later"
 // One request too many is a 429 that says when to come again (abuse row 141),
 // and changes nothing; who waits for that long is let in.
 func TestUserRate(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *server.Options) { o.Rates.User = server.Rate{Requests: 3, Window: 6 * time.Second} })
 	for i := 3; i > 0; i-- {
 		got := r.get("mutationsSince=0", "X-User-Id: jane")

@@ -33,6 +33,7 @@ const kindGroup = 0xff
 // place, and never changes what a reader is told: it gets the truth or
 // ErrCorrupt.
 func TestFlippedBits(t *testing.T) {
+	t.Parallel()
 	path := filled(t)
 	truth := readDamaged(t, path)
 	rnd := rand.New(rand.NewPCG(mutlogtest.Seed(t), 1))
@@ -41,7 +42,7 @@ func TestFlippedBits(t *testing.T) {
 		if len(keys[kind]) == 0 {
 			t.Fatalf("there is no key of kind %s", name)
 		}
-		for range 6 {
+		for range mutlogtest.Size(2, 6) {
 			kv := keys[kind][rnd.IntN(len(keys[kind]))]
 			flipped := bytes.Clone(kv.value)
 			bit := rnd.IntN(8 * len(flipped))
@@ -166,6 +167,7 @@ func pageTypes(t *testing.T, path string) map[int]string {
 
 // A key that is lost, moved or that nobody has written is found by Check.
 func TestBrokenKeys(t *testing.T) {
+	t.Parallel()
 	path := filled(t)
 	keys := keysOf(t, path)
 	pick := func(kind byte, i int) keyValue { return keys[kind][i] }
@@ -279,6 +281,7 @@ func TestBrokenGroups(t *testing.T) {
 // A process that is killed at whatever point leaves a store that opens with all
 // that was answered, whether folded or half folded or not, and goes on.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	for _, fold := range []int{1, 40, 200} {
 		t.Run(fmt.Sprint("folding ", fold), func(t *testing.T) {
 			s := openBoltTest(t, BoltOptions{FoldBatches: fold, NoSync: true})

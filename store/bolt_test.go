@@ -67,6 +67,7 @@ func filled(t testing.TB) string {
 // A file that is no sound store is refused in one line, with the error that
 // tells what it is, and stays as it is: never a panic, never a new, empty store.
 func TestOpenErrors(t *testing.T) {
+	t.Parallel()
 	path := filled(t)
 	good, err := os.ReadFile(path)
 	if err != nil {
@@ -353,6 +354,7 @@ func TestAppendElsewhere(t *testing.T) {
 
 // A small push that touches large batches does not hold all of them in memory.
 func TestNewestIsSmall(t *testing.T) {
+	t.Parallel()
 	s := openBoltTest(t, BoltOptions{NoSync: true})
 	large := `{"x":"` + strings.Repeat("x", 60_000) + `"}`
 	var refs []mutlog.Ref

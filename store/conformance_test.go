@@ -76,6 +76,7 @@ func TestConformance(t *testing.T) {
 	for _, backend := range backends {
 		for _, test := range suite {
 			t.Run(backend.name+"/"+test.name, func(t *testing.T) {
+				t.Parallel()
 				test.test(t, backend.opener(t))
 			})
 		}

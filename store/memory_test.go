@@ -15,6 +15,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"tidemark/mutlog"
+	"tidemark/mutlog/mutlogtest"
 )
 
 var long = flag.Bool("long", false, "pull 1,000,000 mutations instead of 100,000")
@@ -90,11 +91,13 @@ func big(t testing.TB, n, large int) (s *Bolt) {
 }
 
 func TestPullInBoundedMemory(t *testing.T) {
-	n := 100_000
-	if *long {
+	n, large := 100_000, 1500 // of 60 kB each, more than the limit together
+	switch {
+	case *long:
 		n = 1_000_000
+	case mutlogtest.UnderRaceDetector(): // looks for races only; .ci/run runs it without, too
+		n, large = 5_000, 300
 	}
-	const large = 1500 // of 60 kB each, more than the limit together
 	s := big(t, n, large)
 	log := mutlog.New(s, mutlog.DefaultLimits)
 	pulls := []struct {

@@ -201,7 +201,7 @@ func testErase(t *testing.T, o *opener) {
 		for _, user := range users {
 			wg.Go(func() {
 				log := mutlog.New(s, mutlog.DefaultLimits)
-				for i := range 80 {
+				for i := range mutlogtest.Size(20, 80) {
 					head := must[mutlog.Timestamp](t)(log.Head(t.Context(), user))
 					_, err := log.Push(t.Context(), user, mutlog.Push{Base: head, Key: []string{"", fmt.Sprint(head)}[i%2], Mutations: writers[user].Batch(20)})
 					if err != nil {

@@ -151,7 +151,7 @@ func testRecordsNeverStale(t *testing.T, o *opener) {
 			}
 		})
 	}
-	for n := int64(1); n <= 300 && !t.Failed(); n++ {
+	for n := int64(1); n <= int64(mutlogtest.Size(50, 300)) && !t.Failed(); n++ {
 		put(t, s, key, strconv.AppendInt(nil, n, 10))
 		replaced.Store(n)
 		check()

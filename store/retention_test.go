@@ -25,7 +25,10 @@ func TestRetention(t *testing.T) {
 		if backend.name == "bolt" || backend.name == "bolt folding in steps" {
 			continue // rules differ no more than folding at once shows
 		}
-		t.Run(backend.name, func(t *testing.T) { testRetention(t, backend.opener(t)) })
+		t.Run(backend.name, func(t *testing.T) {
+			t.Parallel()
+			testRetention(t, backend.opener(t))
+		})
 	}
 }
 
@@ -210,6 +213,7 @@ func TestRetentionKeeps(t *testing.T) {
 // A janitor prunes all logs, beside pushes and pulls that notice nothing, and
 // one round is done once, whoever comes for it.
 func TestJanitor(t *testing.T) {
+	t.Parallel()
 	s := backends[0].opener(t).open()
 	var mu sync.Mutex
 	var dropped, rounds int
@@ -271,6 +275,7 @@ func TestJanitor(t *testing.T) {
 // A store whose resources are changed again and again stays within 3 times the
 // size that it has with each of them once, for as long as that goes on.
 func TestSizeStaysBounded(t *testing.T) {
+	t.Parallel()
 	resources, updates := 2000, 20
 	if *long {
 		resources, updates = 10_000, 100

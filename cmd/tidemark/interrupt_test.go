@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tidemark/mutlog"
+	"tidemark/mutlog/mutlogtest"
 	"tidemark/store"
 )
 
@@ -22,10 +23,10 @@ func makeStore(t *testing.T, path string) {
 	}
 	log := mutlog.New(s, mutlog.DefaultLimits)
 	var wg sync.WaitGroup
-	for u := range 8 {
+	for u := range 6 {
 		wg.Go(func() {
 			head := mutlog.Beginning
-			for range 60 {
+			for range mutlogtest.Size(10, 25) {
 				mutations := make([]mutlog.Mutation, 100)
 				for i := range mutations {
 					mutations[i] = mutlog.Mutation{Type: mutlog.Update, Resource: "NOTE", ResourceID: fmt.Sprint(i), Data: fmt.Appendf(nil, `{"text":"%0300d"}`, head)}

@@ -11,12 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"tidemark/mutlog/mutlogtest"
 )
 
 // patience is how long a test waits for the server to start, to stop or to apply a push, before it calls it stuck.
@@ -50,7 +51,7 @@ func binary(t testing.TB) string {
 var buildOnce = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(buildDir, "tidemark")
 	args := []string{"build", "-o", path}
-	if underRaceDetector() {
+	if mutlogtest.UnderRaceDetector() {
 		args = append(args, "-race")
 	}
 	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
@@ -58,17 +59,6 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
-
-// underRaceDetector tells whether the tests themselves were built with -race; then the server must be, too.
-func underRaceDetector() bool {
-	info, _ := debug.ReadBuildInfo()
-	for _, s := range info.Settings {
-		if s.Key == "-race" {
-			return s.Value == "true"
-		}
-	}
-	return false
-}
 
 // command prepares the binary to run in dir, free of any TIDEMARK_ variable of the caller's environment.
 func command(t testing.TB, dir string, args ...string) *exec.Cmd {

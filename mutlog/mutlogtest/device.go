@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -25,6 +27,22 @@ func Seed(t testing.TB) uint64 {
 	}
 	t.Logf("TIDEMARK_TEST_SEED=%d", seed)
 	return seed
+}
+
+// UnderRaceDetector tells whether the test was built with -race, which makes it
+// several times as slow.
+func UnderRaceDetector() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
+// Size returns how large a random test is to be: each in the gate, which sets CI
+// for every change, and quick for who runs the tests by hand.
+func Size(quick, each int) int {
+	if os.Getenv("CI") == "true" {
+		return each
+	}
+	return quick
 }
 
 // Clock is a clock that stands where it is set.
